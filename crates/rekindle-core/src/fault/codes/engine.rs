@@ -1,0 +1,16 @@
+//! Codes of the use cases.
+
+codes! {
+    ENGINE_MISMATCH = "RK-EN-001", Failed, Backoff, "the repository holds something else than the source gave";
+    ENGINE_NOTHING = "RK-EN-002", Failed, AfterFix, "no component could be captured, so there is no point";
+    ENGINE_PARTIAL = "RK-EN-003", Partial, AfterFix, "the point is partial";
+    ENGINE_HOOK = "RK-EN-004", Failed, AfterFix, "a hook failed";
+    ENGINE_SOFT_SKIP = "RK-EN-005", SoftSkip, Never, "a hook asked to skip the run";
+    ENGINE_RUNNING = "RK-EN-006", Locked, Backoff, "another run of this stack is active";
+    ENGINE_VERIFY = "RK-EN-007", Damaged, Never, "verification found damage";
+    ENGINE_NO_COMPONENT = "RK-EN-008", Usage, AfterFix, "there is no such component";
+    ENGINE_OBJECTIVE = "RK-EN-009", Negative, AfterFix, "an objective is missed";
+    ENGINE_KEEP = "RK-EN-010", Refused, AfterFix, "retention refused to remove these points";
+    ENGINE_STATE = "RK-EN-011", Failed, AfterFix, "the state directory cannot be used";
+    ENGINE_TARGET = "RK-EN-012", Usage, AfterFix, "the restore target does not fit the component";
+}

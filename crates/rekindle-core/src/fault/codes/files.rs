@@ -1,0 +1,12 @@
+//! Codes of file trees.
+
+codes! {
+    FILES_ROOT = "RK-FS-001", Unreachable, AfterFix, "a configured path cannot be read";
+    FILES_PATTERN = "RK-FS-002", Config, AfterFix, "an exclude pattern is not valid";
+    FILES_READ = "RK-FS-003", Failed, AfterFix, "a file could not be read";
+    FILES_TARGET_NOT_EMPTY = "RK-FS-004", Refused, AfterFix, "the target directory is not empty";
+    FILES_TARGET = "RK-FS-005", Failed, AfterFix, "the target directory cannot be used";
+    FILES_SWAP = "RK-FS-006", Failed, AfterFix, "the restored tree could not take the place of the old one";
+    FILES_CHECK = "RK-FS-007", Negative, Never, "restored files differ from the manifest";
+    FILES_LAYOUT = "RK-FS-008", Failed, Never, "the stored layout does not fit the configured paths";
+}

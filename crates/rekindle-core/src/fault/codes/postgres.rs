@@ -1,0 +1,20 @@
+//! Codes of PostgreSQL.
+
+codes! {
+    PG_CONNECT = "RK-PG-001", Unreachable, Backoff, "PostgreSQL cannot be reached";
+    PG_AUTH = "RK-PG-002", Unreachable, AfterFix, "PostgreSQL refuses the login";
+    PG_QUERY = "RK-PG-003", Failed, AfterFix, "a query failed";
+    PG_NO_PROGRAM = "RK-PG-004", Unreachable, AfterFix, "no client program of the server's major version was found";
+    PG_DUMP = "RK-PG-005", Failed, AfterFix, "pg_dump failed";
+    PG_TRUNCATED = "RK-PG-006", Failed, Backoff, "a dump ended too early";
+    PG_EMPTY = "RK-PG-007", Failed, AfterFix, "a dump is empty";
+    PG_RESTORE = "RK-PG-008", Failed, AfterFix, "pg_restore failed";
+    PG_TARGET_EXISTS = "RK-PG-009", Refused, AfterFix, "the target database exists already";
+    PG_COUNTS = "RK-PG-010", Negative, Never, "restored rows differ from the manifest";
+    PG_NO_DATABASE = "RK-PG-011", Unreachable, AfterFix, "a configured database does not exist";
+    PG_PRIVILEGE = "RK-PG-012", Unreachable, AfterFix, "the backup role lacks a privilege";
+    PG_ROLES = "RK-PG-013", Failed, AfterFix, "roles could not be restored";
+    PG_SWAP = "RK-PG-014", Failed, AfterFix, "the restored database could not take the place of the old one";
+    PG_RESTARTED = "RK-PG-015", Failed, Backoff, "the server restarted during the capture";
+    PG_VERSION = "RK-PG-016", Refused, AfterFix, "the server's version does not fit";
+}

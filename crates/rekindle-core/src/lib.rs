@@ -1,0 +1,23 @@
+//! The words and rules of rekindle: plain types, ports (traits) and pure decisions.
+//!
+//! Nothing here does IO, reads a clock, starts a thread or knows tokio. Every other crate
+//! depends on this one and on as little else as possible.
+
+pub mod cancel;
+pub mod entry;
+pub mod fault;
+pub mod id;
+pub mod manifest;
+pub mod note;
+pub mod objective;
+pub mod point;
+pub mod port;
+pub mod proof;
+pub mod secret;
+pub mod tally;
+pub mod witness;
+
+pub use cancel::Cancel;
+pub use fault::{Class, ErrorCode, Fault, Result, codes};
+pub use id::{ComponentId, ComponentKind, PointId, RunId};
+pub use secret::Secret;

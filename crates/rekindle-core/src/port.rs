@@ -1,0 +1,316 @@
+//! The ports between the use cases and the adapters.
+//!
+//! Control plane (begin, finish, probe) is async with deadlines; data plane (entries, content,
+//! store, materialize) is blocking and pulled on its own threads, with bounded memory.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::cancel::Cancel;
+use crate::entry::{ContentRead, Entries, EntryPath, Meta};
+use crate::fault::{Fault, Result};
+use crate::id::{ComponentId, ComponentKind, PointId, RunId};
+use crate::point::{Draft, RecoveryPoint};
+use crate::proof::{CaptureProof, StoredPart};
+
+/// Where time comes from, so that tests can say what time it is.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> jiff::Timestamp;
+}
+
+/// Who is told how the work goes. Implementations must be cheap: they are called per entry.
+pub trait Monitor: Send + Sync {
+    /// `scope` (a component, or `repository`) has begun a named phase (`dump app`, `upload`).
+    fn phase(&self, scope: &str, phase: &str);
+    /// How much there is to do in this scope, as far as it is known; a later call replaces it.
+    fn expect(&self, scope: &str, entries: Option<u64>, bytes: Option<u64>);
+    /// That much more is done.
+    fn advance(&self, scope: &str, entries: u64, bytes: u64);
+    /// Something failed that does not end the run by itself.
+    fn problem(&self, scope: &str, fault: &Fault);
+}
+
+/// A monitor that tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Monitor for Quiet {
+    fn phase(&self, _: &str, _: &str) {}
+    fn expect(&self, _: &str, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&self, _: &str, _: u64, _: u64) {}
+    fn problem(&self, _: &str, _: &Fault) {}
+}
+
+/// What every step of one run shares.
+#[derive(Clone)]
+pub struct RunContext {
+    pub run: RunId,
+    pub cancel: Cancel,
+    pub monitor: Arc<dyn Monitor>,
+    pub clock: Arc<dyn Clock>,
+    /// A private directory (0700) for small files such as password files; never for data.
+    pub scratch: PathBuf,
+}
+
+impl fmt::Debug for RunContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunContext")
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a finding is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Checked, and as it should be.
+    Good,
+    /// Works, but somebody should know.
+    Warning,
+    /// Does not work or is not what it should be.
+    Bad,
+}
+
+/// One result of looking at something: a probe before a capture, a check after a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub level: Level,
+    /// What was looked at, and what was seen.
+    pub text: String,
+    /// What to do about it, when there is something to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    /// Checked, and as it should be.
+    pub fn good(text: impl Into<String>) -> Self {
+        Self {
+            level: Level::Good,
+            text: text.into(),
+            remedy: None,
+        }
+    }
+
+    /// Works, but somebody should know.
+    pub fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warning,
+            text: text.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    /// Not as it should be.
+    pub fn bad(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            level: Level::Bad,
+            text: text.into(),
+            remedy: Some(remedy.into()),
+        }
+    }
+}
+
+/// One adapter per kind of thing that is saved.
+#[async_trait]
+pub trait Component: Send + Sync {
+    /// Its name in the configuration.
+    fn id(&self) -> &ComponentId;
+    /// What kind it is.
+    fn kind(&self) -> ComponentKind;
+    /// Looks without changing anything: reachable, right versions, privileges, space.
+    async fn probe(&self, context: &RunContext) -> Result<Vec<Finding>>;
+    /// Starts a capture: connects, fixes the moment the data stands for.
+    async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>>;
+    /// Brings the component's data to the target. Errors that lose single entries are listed in
+    /// the report; an `Err` means the target is not usable.
+    async fn restore(
+        &self,
+        part: Arc<dyn PartReader>,
+        request: &RestoreRequest,
+        context: &RunContext,
+    ) -> Result<RestoreReport>;
+    /// Whether what stands at the place of `report` is what the part holds.
+    async fn check(
+        &self,
+        part: Arc<dyn PartReader>,
+        report: &RestoreReport,
+        context: &RunContext,
+    ) -> Result<Vec<Finding>>;
+}
+
+/// A running capture. `entries` is taken once and pulled to its end on a blocking thread; then
+/// `finish` gives the proof, or `abort` lets everything go.
+#[async_trait]
+pub trait Capture: Send {
+    /// The entries; a second call gives none.
+    fn entries(&mut self) -> Entries;
+    /// Until this is `Ok`, the bytes are no backup.
+    async fn finish(self: Box<Self>) -> Result<CaptureProof>;
+    /// Ends producers, removes what the capture made on the source.
+    async fn abort(self: Box<Self>);
+}
+
+/// How much of the previous point a write may take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reuse {
+    /// Read everything.
+    Nothing,
+    /// Take over files whose size, times and inode did not change since this tree was written.
+    Tree(String),
+}
+
+/// A place for recovery points.
+pub trait Repository: Send + Sync {
+    /// Starts to write one point: takes the lock, loads the index, starts the workers.
+    fn begin(&self, context: &RunContext) -> Result<Arc<dyn WriteSession>>;
+    /// Every point, oldest first. A snapshot that is not a point of ours is left out; one that
+    /// should be and cannot be read is an error.
+    fn points(&self) -> Result<Vec<RecoveryPoint>>;
+    /// A component of a point, for reading.
+    fn open(&self, point: &PointId, component: &ComponentId) -> Result<Arc<dyn PartReader>>;
+}
+
+/// One point being written. Components may be stored from several threads at a time.
+pub trait WriteSession: Send + Sync {
+    /// Stores a component: pulls its entries to the end. Blocking.
+    fn store(&self, component: &ComponentId, entries: Entries, reuse: Reuse) -> Result<StoredPart>;
+    /// Writes everything that is still in memory, then the manifest, then the snapshot as the very
+    /// last object; reads the snapshot back. Blocking.
+    fn commit(&self, draft: Draft) -> Result<RecoveryPoint>;
+    /// Gives up: nothing becomes a point, the lock is released. Blocking.
+    fn abandon(&self);
+}
+
+/// An entry of a stored part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    pub path: EntryPath,
+    pub meta: Meta,
+}
+
+/// Reads one component of a point.
+pub trait PartReader: Send + Sync {
+    /// What the manifest says about it.
+    fn record(&self) -> &crate::manifest::ComponentRecord;
+    /// Every entry, in [`EntryPath`] order, below `within` (itself included) or all. Blocking.
+    fn list(
+        &self,
+        within: Option<&EntryPath>,
+    ) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>>;
+    /// The content of a file as a stream that is checked against its hashes while it is read:
+    /// damage is an `Err`, never short or wrong bytes. `close` gives `Keep`. Blocking.
+    fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>>;
+    /// Writes the entries below `request.within` into a directory, in parallel, checked against
+    /// hashes, with attributes, fsynced. Goes on past damage and lists it. Blocking.
+    fn materialize(&self, request: &Materialize, context: &RunContext) -> Result<Materialized>;
+}
+
+/// What to write to disk, and how.
+#[derive(Debug, Clone)]
+pub struct Materialize {
+    /// The directory of the part whose content goes into `into`; `None` for the part's top.
+    pub within: Option<EntryPath>,
+    /// An existing directory. What is there and has the same content is not written again.
+    pub into: PathBuf,
+    /// Only these paths and what is below them; empty means all.
+    pub select: Vec<EntryPath>,
+    /// Whether owners are set (needs the privilege; failing to is a problem of that entry).
+    pub owners: bool,
+    /// Whether files of `into` that the part does not have are removed.
+    pub delete_extra: bool,
+}
+
+impl Materialize {
+    /// Everything of a part into a directory.
+    pub fn all(into: &Path) -> Self {
+        Self {
+            within: None,
+            into: into.to_owned(),
+            select: Vec::new(),
+            owners: true,
+            delete_extra: false,
+        }
+    }
+}
+
+/// An entry that could not be given back, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostEntry {
+    /// Path below the component, escaped for reading.
+    pub path: String,
+    pub why: String,
+}
+
+/// What was written to disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Materialized {
+    pub entries: u64,
+    pub bytes: u64,
+    /// Of these, bytes that were there already and were only read.
+    pub kept_bytes: u64,
+    /// Entries that are not there, or not whole.
+    pub lost: Vec<LostEntry>,
+    /// Attributes that could not be set; the content is right.
+    pub attribute_problems: Vec<LostEntry>,
+}
+
+/// Where restored data goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// A new place beside the live one. `None`: a name derived from component and point. For
+    /// files and Redis a directory; for PostgreSQL a database name (or its prefix, for several).
+    New(Option<String>),
+    /// The configured place; the old state is kept beside it unless `discard_old`.
+    InPlace { discard_old: bool },
+    /// A running server (Redis): key by key, without stopping it.
+    Live,
+}
+
+/// What a restore is asked to do.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The point the part comes from; part of derived names.
+    pub point: PointId,
+    pub target: Target,
+    /// Only these parts of the component (paths below it; database names for PostgreSQL).
+    pub select: Vec<String>,
+    /// Go on although the target holds data.
+    pub overwrite: bool,
+    /// Parallel workers of the restore program, where it has some.
+    pub jobs: usize,
+    /// Another server than the configured one (URL), where there is one.
+    pub server: Option<String>,
+}
+
+/// A step of a restore and how long it took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    pub name: String,
+    pub elapsed_ms: u64,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RestoreReport {
+    /// Where the data stands now: a directory, `database app_restored on host:port`, …
+    pub place: String,
+    pub entries: u64,
+    pub bytes: u64,
+    /// Where the old state is kept, when there was one.
+    pub kept_old: Option<String>,
+    /// Entries that are not there, or not whole. Not empty: the restore is not complete.
+    pub lost: Vec<LostEntry>,
+    /// Works, but somebody should know.
+    pub warnings: Vec<String>,
+    pub steps: Vec<Step>,
+    /// The kind's own record of where things went (databases with their new names, …).
+    pub details: serde_json::Value,
+}
