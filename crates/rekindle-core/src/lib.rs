@@ -13,6 +13,7 @@ pub mod objective;
 pub mod point;
 pub mod port;
 pub mod proof;
+pub mod retention;
 pub mod secret;
 pub mod tally;
 pub mod witness;

@@ -28,9 +28,12 @@ pub enum NoteClass {
 }
 
 impl NoteClass {
-    /// Whether a note of this class makes the point partial.
-    pub fn makes_partial(self) -> bool {
-        matches!(self, Self::Unreadable)
+    /// What a note of this class does to the point unless the configuration says otherwise.
+    pub fn usual_severity(self) -> Severity {
+        match self {
+            Self::Unreadable => Severity::Partial,
+            _ => Severity::Note,
+        }
     }
 
     /// The word used in manifests and output.
@@ -46,6 +49,17 @@ impl NoteClass {
             Self::Information => "information",
         }
     }
+}
+
+/// What a note does to the point. The third choice of a policy, failing the component, is an
+/// error and not a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It is listed; the point is complete.
+    Note,
+    /// Something that was asked for is missing: the point is partial.
+    Partial,
 }
 
 /// One such thing.
@@ -65,13 +79,28 @@ pub const NOTES_PER_CLASS_MAX: u64 = 10_000;
 pub struct Notes {
     /// How many there were of each class.
     pub counts: BTreeMap<NoteClass, u64>,
+    /// How many of them make the point partial.
+    #[serde(default)]
+    pub partial: u64,
     /// The notes themselves, at most [`NOTES_PER_CLASS_MAX`] of each class.
     pub listed: Vec<Note>,
 }
 
 impl Notes {
-    /// Counts and keeps a note.
+    /// Counts and keeps a note of the usual severity.
     pub fn add(&mut self, class: NoteClass, subject: impl Into<String>, text: impl Into<String>) {
+        self.add_as(class.usual_severity(), class, subject, text);
+    }
+
+    /// Counts and keeps a note of the severity that the configuration gives it.
+    pub fn add_as(
+        &mut self,
+        severity: Severity,
+        class: NoteClass,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) {
+        self.partial += u64::from(severity == Severity::Partial);
         let count = self.counts.entry(class).or_default();
         *count += 1;
         if *count <= NOTES_PER_CLASS_MAX {
@@ -90,9 +119,7 @@ impl Notes {
 
     /// Whether any of them makes the point partial.
     pub fn make_partial(&self) -> bool {
-        self.counts
-            .iter()
-            .any(|(class, count)| *count > 0 && class.makes_partial())
+        self.partial > 0
     }
 }
 
@@ -108,6 +135,17 @@ impl Notebook {
     /// Counts and keeps a note.
     pub fn add(&self, class: NoteClass, subject: impl Into<String>, text: impl Into<String>) {
         self.lock().add(class, subject, text);
+    }
+
+    /// Counts and keeps a note of the severity that the configuration gives it.
+    pub fn add_as(
+        &self,
+        severity: Severity,
+        class: NoteClass,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) {
+        self.lock().add_as(severity, class, subject, text);
     }
 
     /// What was noted so far.

@@ -314,3 +314,29 @@ pub struct RestoreReport {
     /// The kind's own record of where things went (databases with their new names, …).
     pub details: serde_json::Value,
 }
+
+/// A user's command at a fixed moment of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Program and arguments; nothing is interpolated into them.
+    pub command: Vec<String>,
+    /// It is killed after this time.
+    pub timeout: std::time::Duration,
+}
+
+/// How a hook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookOutcome {
+    /// Exit code 0.
+    Done,
+    /// Exit code 75 (`EX_TEMPFAIL` of sysexits.h): skip this run without calling it a failure.
+    SoftSkip,
+}
+
+/// Runs hooks.
+#[async_trait]
+pub trait HookRunner: Send + Sync {
+    /// Runs one hook with these variables added to its environment. Any other end than exit code
+    /// 0 or 75 within the timeout is an `Err`.
+    async fn run(&self, hook: &Hook, variables: &[(&'static str, String)]) -> Result<HookOutcome>;
+}

@@ -1,1 +1,16 @@
-//! See the crate description.
+//! The use cases, over the ports of `rekindle-core`: no adapter is known here.
+//!
+//! Backup: plan → before hooks → begin (databases first, files last) → store ∥ → finish →
+//! `Part::join` → draft → commit → report. Restore: plan → restore → check → report.
+
+pub mod backup;
+mod component_run;
+mod hooks;
+pub mod plan;
+pub mod report;
+pub mod restore;
+pub mod retain;
+pub mod status;
+
+pub use backup::{BackupOptions, backup};
+pub use plan::{BackupPlan, HookSet, Planned};

@@ -1,0 +1,407 @@
+//! Which points to keep: a pure decision with a reason for every point.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::id::PointId;
+use crate::manifest::Completeness;
+
+/// How many points of each rhythm to keep. All zero and no `within`: keep everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    pub last: u32,
+    pub hourly: u32,
+    pub daily: u32,
+    pub weekly: u32,
+    pub monthly: u32,
+    pub yearly: u32,
+    /// Keep everything younger than this, counted from the newest point (not from the clock: a
+    /// host that was off for a year must not lose its points at the first run).
+    pub within_seconds: Option<u64>,
+    /// Never go below this many complete points.
+    pub min_keep: u32,
+}
+
+impl Policy {
+    fn keeps_everything(&self) -> bool {
+        let Self {
+            last,
+            hourly,
+            daily,
+            weekly,
+            monthly,
+            yearly,
+            within_seconds,
+            min_keep: _,
+        } = *self;
+        last + hourly + daily + weekly + monthly + yearly == 0 && within_seconds.is_none()
+    }
+}
+
+/// What retention has to know about a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: PointId,
+    pub time: jiff::Timestamp,
+    pub state: Completeness,
+    /// Whether a drill proved it.
+    pub proved: bool,
+    /// Whether somebody put a hold on it.
+    pub held: bool,
+}
+
+/// What happens to one point, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    pub point: PointId,
+    pub time: jiff::Timestamp,
+    pub keep: bool,
+    /// Every rule that keeps it; for a removed point, why nothing does.
+    pub reasons: Vec<String>,
+}
+
+/// Why nothing may be removed at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The newest points are partial: removing older, complete ones now could remove the last
+    /// good copy.
+    NewestArePartial { partial: usize },
+    /// A point is from the future: the clock or the repository is wrong.
+    FromTheFuture {
+        point: PointId,
+        time: jiff::Timestamp,
+    },
+}
+
+/// So many of the newest points must hold at least one complete one.
+const NEWEST_LOOKED_AT: usize = 3;
+/// Clocks of several hosts may differ by this much.
+const CLOCK_TOLERANCE_SECONDS: i64 = 15 * 60;
+
+/// Decides about every point. Points in any order; decisions newest first.
+///
+/// Only complete points use up a rhythm's places; a partial point is kept while it is newer than
+/// the newest complete one or a rule without rhythm (`within`, hold, proof) keeps it.
+pub fn plan(
+    policy: &Policy,
+    points: &[Candidate],
+    now: jiff::Timestamp,
+    zone: &TimeZone,
+) -> Result<Vec<Decision>, Refusal> {
+    let mut sorted: Vec<&Candidate> = points.iter().collect();
+    sorted.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| b.id.cmp(&a.id)));
+    let mut reasons: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    if policy.keeps_everything() {
+        return Ok(decisions(
+            &sorted,
+            &(0..sorted.len())
+                .map(|n| (n, vec!["no rule removes anything".into()]))
+                .collect(),
+        ));
+    }
+    guard(&sorted, now)?;
+    for (index, point) in sorted.iter().enumerate() {
+        for reason in fixed_reasons(policy, &sorted, index, point) {
+            reasons.entry(index).or_default().push(reason);
+        }
+    }
+    for (name, count, period) in rhythms(policy) {
+        let mut left = count;
+        let mut seen = None;
+        for (ordinal, (index, point)) in complete(&sorted).enumerate() {
+            let this = period(&point.time.to_zoned(zone.clone()), ordinal);
+            if left > 0 && seen.as_ref() != Some(&this) {
+                left -= 1;
+                reasons
+                    .entry(index)
+                    .or_default()
+                    .push(format!("{name} {}", count - left));
+                seen = Some(this);
+            }
+        }
+    }
+    for (number, (index, _)) in complete(&sorted).take(policy.min_keep as usize).enumerate() {
+        reasons
+            .entry(index)
+            .or_default()
+            .push(format!("min-keep {}", number + 1));
+    }
+    Ok(decisions(&sorted, &reasons))
+}
+
+fn complete<'a>(sorted: &'a [&'a Candidate]) -> impl Iterator<Item = (usize, &'a Candidate)> {
+    sorted
+        .iter()
+        .copied()
+        .enumerate()
+        .filter(|(_, point)| point.state == Completeness::Complete)
+}
+
+fn guard(sorted: &[&Candidate], now: jiff::Timestamp) -> Result<(), Refusal> {
+    let newest = &sorted[..sorted.len().min(NEWEST_LOOKED_AT)];
+    if let Some(point) = newest.first()
+        && point.time.duration_since(now).as_secs() > CLOCK_TOLERANCE_SECONDS
+    {
+        return Err(Refusal::FromTheFuture {
+            point: point.id.clone(),
+            time: point.time,
+        });
+    }
+    if !newest.is_empty()
+        && newest
+            .iter()
+            .all(|point| point.state == Completeness::Partial)
+    {
+        return Err(Refusal::NewestArePartial {
+            partial: newest.len(),
+        });
+    }
+    Ok(())
+}
+
+/// Reasons that do not depend on how many points share an hour, a day, …
+fn fixed_reasons(
+    policy: &Policy,
+    sorted: &[&Candidate],
+    index: usize,
+    point: &Candidate,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if point.held {
+        reasons.push("held".to_owned());
+    }
+    if point.proved && !sorted[..index].iter().any(|newer| newer.proved) {
+        reasons.push("newest proved point".to_owned());
+    }
+    if point.state == Completeness::Partial
+        && complete(sorted)
+            .next()
+            .is_none_or(|(first, _)| index < first)
+    {
+        reasons.push("newer than the newest complete point".to_owned());
+    }
+    if let (Some(within), Some(newest)) = (policy.within_seconds, sorted.first()) {
+        let age = newest.time.duration_since(point.time).as_secs();
+        if u64::try_from(age).unwrap_or(0) <= within {
+            reasons.push("within".to_owned());
+        }
+    }
+    reasons
+}
+
+type Period = fn(&jiff::Zoned, usize) -> (i16, i16);
+
+/// Each rhythm with the number that names its period; equal numbers mean the same period.
+fn rhythms(policy: &Policy) -> [(&'static str, u32, Period); 6] {
+    fn last(_: &jiff::Zoned, ordinal: usize) -> (i16, i16) {
+        // Every point is a period of its own; it is only compared with its neighbour.
+        (i16::from(ordinal.is_multiple_of(2)), 0)
+    }
+    fn hourly(time: &jiff::Zoned, _: usize) -> (i16, i16) {
+        (
+            time.year(),
+            time.day_of_year() * 24 + i16::from(time.hour()),
+        )
+    }
+    fn daily(time: &jiff::Zoned, _: usize) -> (i16, i16) {
+        (time.year(), time.day_of_year())
+    }
+    fn weekly(time: &jiff::Zoned, _: usize) -> (i16, i16) {
+        let week = time.date().iso_week_date();
+        (week.year(), i16::from(week.week()))
+    }
+    fn monthly(time: &jiff::Zoned, _: usize) -> (i16, i16) {
+        (time.year(), i16::from(time.month()))
+    }
+    fn yearly(time: &jiff::Zoned, _: usize) -> (i16, i16) {
+        (time.year(), 0)
+    }
+    [
+        ("last", policy.last, last),
+        ("hourly", policy.hourly, hourly),
+        ("daily", policy.daily, daily),
+        ("weekly", policy.weekly, weekly),
+        ("monthly", policy.monthly, monthly),
+        ("yearly", policy.yearly, yearly),
+    ]
+}
+
+fn decisions(sorted: &[&Candidate], reasons: &BTreeMap<usize, Vec<String>>) -> Vec<Decision> {
+    sorted
+        .iter()
+        .enumerate()
+        .map(|(index, point)| {
+            let kept_by = reasons.get(&index).cloned().unwrap_or_default();
+            let keep = !kept_by.is_empty();
+            let reasons = if keep {
+                kept_by
+            } else {
+                vec!["no rule keeps it".to_owned()]
+            };
+            Decision {
+                point: point.id.clone(),
+                time: point.time,
+                keep,
+                reasons,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 3600;
+
+    fn point(number: u64, second: i64, state: Completeness) -> Candidate {
+        let id = format!("{number:064x}").parse().unwrap();
+        let time = jiff::Timestamp::from_second(second).unwrap();
+        Candidate {
+            id,
+            time,
+            state,
+            proved: false,
+            held: false,
+        }
+    }
+
+    fn hourly_points(count: i64) -> Vec<Candidate> {
+        (0..count)
+            .map(|n| point(n.unsigned_abs(), n * HOUR, Completeness::Complete))
+            .collect()
+    }
+
+    fn kept(policy: &Policy, points: &[Candidate]) -> Vec<i64> {
+        let now = jiff::Timestamp::from_second(1_000_000_000).unwrap();
+        let plan = plan(policy, points, now, &TimeZone::UTC).unwrap();
+        plan.iter()
+            .filter(|decision| decision.keep)
+            .map(|decision| decision.time.as_second() / HOUR)
+            .collect()
+    }
+
+    #[test]
+    fn no_rule_keeps_everything() {
+        assert_eq!(
+            kept(
+                &Policy {
+                    min_keep: 3,
+                    ..Policy::default()
+                },
+                &hourly_points(50)
+            )
+            .len(),
+            50
+        );
+    }
+
+    #[test]
+    fn rhythms_keep_the_newest_of_each_period() {
+        let points = hourly_points(72);
+        assert_eq!(
+            kept(
+                &Policy {
+                    last: 2,
+                    ..Policy::default()
+                },
+                &points
+            ),
+            [71, 70]
+        );
+        assert_eq!(
+            kept(
+                &Policy {
+                    daily: 2,
+                    ..Policy::default()
+                },
+                &points
+            ),
+            [71, 47]
+        );
+        assert_eq!(
+            kept(
+                &Policy {
+                    hourly: 2,
+                    daily: 3,
+                    ..Policy::default()
+                },
+                &points
+            ),
+            [71, 70, 47, 23]
+        );
+        assert_eq!(
+            kept(
+                &Policy {
+                    yearly: 9,
+                    ..Policy::default()
+                },
+                &points
+            ),
+            [71]
+        );
+    }
+
+    #[test]
+    fn failing_runs_stop_retention() {
+        let mut points = hourly_points(10);
+        for point in &mut points[7..] {
+            point.state = Completeness::Partial;
+        }
+        let policy = Policy {
+            last: 1,
+            ..Policy::default()
+        };
+        let now = jiff::Timestamp::from_second(10 * HOUR).unwrap();
+        assert_eq!(
+            plan(&policy, &points, now, &TimeZone::UTC),
+            Err(Refusal::NewestArePartial { partial: 3 })
+        );
+    }
+
+    #[test]
+    fn a_clock_that_went_back_stops_retention() {
+        let points = hourly_points(10);
+        let now = jiff::Timestamp::from_second(2 * HOUR).unwrap();
+        let refused = plan(
+            &Policy {
+                last: 1,
+                ..Policy::default()
+            },
+            &points,
+            now,
+            &TimeZone::UTC,
+        );
+        assert!(matches!(refused, Err(Refusal::FromTheFuture { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn what_must_stay_stays(
+            history in prop::collection::vec((0i64..5_000, any::<bool>(), any::<bool>(), any::<bool>()), 1..60),
+            (last, hourly, daily, weekly) in (0u32..4, 0u32..4, 0u32..4, 0u32..4),
+            min_keep in 0u32..5,
+        ) {
+            let points: Vec<Candidate> = history.iter().zip(0u64..).map(|((hour, complete, proved, held), n)| {
+                let state = if *complete { Completeness::Complete } else { Completeness::Partial };
+                Candidate { proved: *proved, held: *held, ..point(n, hour * HOUR, state) }
+            }).collect();
+            let policy = Policy { last, hourly, daily, weekly, min_keep, ..Policy::default() };
+            let now = jiff::Timestamp::from_second(5_000 * HOUR).unwrap();
+            let Ok(plan) = plan(&policy, &points, now, &TimeZone::UTC) else { return Ok(()) };
+            prop_assert_eq!(plan.len(), points.len());
+            let keep = |id: &PointId| plan.iter().any(|decision| decision.keep && &decision.point == id);
+            let complete = points.iter().filter(|p| p.state == Completeness::Complete);
+            let kept_complete = complete.clone().filter(|p| keep(&p.id)).count();
+            prop_assert!(kept_complete >= complete.count().min(min_keep as usize));
+            for held in points.iter().filter(|p| p.held) {
+                prop_assert!(keep(&held.id));
+            }
+            let newest_proved = points.iter().filter(|p| p.proved).max_by_key(|p| (p.time, p.id.clone()));
+            prop_assert!(newest_proved.is_none_or(|p| keep(&p.id)));
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Backing up: every planned component into one recovery point.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rekindle_core::manifest::Completeness;
+use rekindle_core::point::{Draft, RecoveryPoint};
+use rekindle_core::port::{HookRunner, Repository, Reuse, RunContext, WriteSession};
+use rekindle_core::proof::Part;
+use rekindle_core::{ComponentId, Fault, Result, codes};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::component_run::{self, Job, Outcome};
+use crate::hooks::{self, HookContext};
+use crate::plan::{BackupPlan, Planned, stage};
+use crate::report::{BackupReport, ComponentReport, Problem};
+
+/// Choices of one run.
+#[derive(Debug, Clone, Default)]
+pub struct BackupOptions {
+    /// Read every file, also those that look unchanged.
+    pub read_all: bool,
+    /// Greatest wanted distance between the components' moments.
+    pub max_skew: Option<Duration>,
+}
+
+/// Runs a plan: one new recovery point, or an error and none.
+///
+/// A component that fails is missing from the point, which is then partial. The error of a run
+/// without any captured component is that of its first component.
+pub async fn backup(
+    plan: BackupPlan,
+    repository: Arc<dyn Repository>,
+    runner: Arc<dyn HookRunner>,
+    options: &BackupOptions,
+    context: &RunContext,
+) -> Result<BackupReport> {
+    let hook_context = HookContext {
+        run: context.run.clone(),
+        stack: plan.stack.clone(),
+        component: None,
+    };
+    let run_hooks = plan.hooks.clone();
+    let result = match hooks::before(&*runner, &run_hooks.before, &hook_context).await {
+        Ok(()) => work(plan, repository, Arc::clone(&runner), options, context).await,
+        Err(fault) => Err(fault),
+    };
+    let partial = result.as_ref().ok().and_then(partial_fault);
+    let error = result.as_ref().err().or(partial.as_ref());
+    let failed = hooks::closing(
+        &*runner,
+        &run_hooks.on_error,
+        &run_hooks.after,
+        &hook_context,
+        error,
+    )
+    .await;
+    for fault in &failed {
+        context.monitor.problem("run", fault);
+    }
+    result.map(|mut report| {
+        report.problems.extend(failed.iter().map(Problem::from));
+        report
+    })
+}
+
+fn partial_fault(report: &BackupReport) -> Option<Fault> {
+    let missing = report
+        .components
+        .iter()
+        .filter(|component| component.problem.is_some());
+    let names: Vec<&str> = missing
+        .map(|component| component.component.as_str())
+        .collect();
+    (report.state == Completeness::Partial).then(|| {
+        let what = if names.is_empty() {
+            "some entries".to_owned()
+        } else {
+            names.join(", ")
+        };
+        Fault::new(
+            codes::ENGINE_PARTIAL,
+            format!("back up the whole stack: missing {what}"),
+        )
+    })
+}
+
+async fn work(
+    plan: BackupPlan,
+    repository: Arc<dyn Repository>,
+    runner: Arc<dyn HookRunner>,
+    options: &BackupOptions,
+    context: &RunContext,
+) -> Result<BackupReport> {
+    let started = context.clock.now();
+    let (session, reuse) = open_session(repository, &plan, options, context).await?;
+    let mut draft = Draft::new(
+        plan.stack.clone(),
+        plan.host.clone(),
+        context.run.clone(),
+        started,
+    );
+    let outcomes = run_components(&plan, &session, &runner, reuse, context).await;
+    let (mut reports, mut first, mut hook_faults) = (Vec::new(), None, Vec::new());
+    for outcome in outcomes {
+        reports.push(component_report(&outcome));
+        hook_faults.extend(outcome.hook_faults);
+        match outcome.result {
+            Ok(part) => draft.add(part),
+            Err(fault) => {
+                draft.missing(outcome.id, outcome.kind, &fault);
+                first.get_or_insert(fault);
+            }
+        }
+    }
+    let point = finish(session, draft, first, context).await?;
+    for fault in &hook_faults {
+        context.monitor.problem("hooks", fault);
+    }
+    Ok(report(
+        &point,
+        plan.stack,
+        reports,
+        &hook_faults,
+        options,
+        context,
+    ))
+}
+
+async fn open_session(
+    repository: Arc<dyn Repository>,
+    plan: &BackupPlan,
+    options: &BackupOptions,
+    context: &RunContext,
+) -> Result<(Arc<dyn WriteSession>, BTreeMap<ComponentId, Reuse>)> {
+    context.monitor.phase("repository", "open");
+    let (stack, host, read_all) = (plan.stack.clone(), plan.host.clone(), options.read_all);
+    let context = context.clone();
+    blocking(move || {
+        let session = repository.begin(&context)?;
+        if read_all {
+            return Ok((session, BTreeMap::new()));
+        }
+        let points = repository.points().inspect_err(|_| session.abandon())?;
+        Ok((session, reusable(&points, &stack, &host)))
+    })
+    .await
+}
+
+/// The newest tree of each component that was captured without loss, of this stack and host.
+fn reusable(points: &[RecoveryPoint], stack: &str, host: &str) -> BTreeMap<ComponentId, Reuse> {
+    let mine = points
+        .iter()
+        .filter(|point| point.manifest().stack == stack && point.manifest().host == host);
+    let records = mine.flat_map(|point| &point.manifest().components);
+    // Points come oldest first, so the newest record of a component stays.
+    records
+        .filter(|record| !record.notes.make_partial())
+        .map(|record| (record.id.clone(), Reuse::Tree(record.tree.clone())))
+        .collect()
+}
+
+/// Starts the components stage by stage: a stage starts once all of the one before have begun, so
+/// that files are read after the databases fixed their moment. Gives outcomes in plan order.
+async fn run_components(
+    plan: &BackupPlan,
+    session: &Arc<dyn WriteSession>,
+    runner: &Arc<dyn HookRunner>,
+    mut reuse: BTreeMap<ComponentId, Reuse>,
+    context: &RunContext,
+) -> Vec<Outcome> {
+    let mut running = JoinSet::new();
+    let mut waiting: Vec<oneshot::Receiver<()>> = Vec::new();
+    let mut current = None;
+    for planned in &plan.components {
+        let this = stage(planned.component.kind());
+        if current.is_some_and(|before| before != this) {
+            for begun in waiting.drain(..) {
+                // An error means it will never begin: the next stage need not wait for it.
+                let _ = begun.await;
+            }
+        }
+        current = Some(this);
+        let (begun, wait) = oneshot::channel();
+        waiting.push(wait);
+        let job = Job {
+            planned: Planned::clone(planned),
+            session: Arc::clone(session),
+            runner: Arc::clone(runner),
+            reuse: reuse
+                .remove(planned.component.id())
+                .unwrap_or(Reuse::Nothing),
+            context: context.clone(),
+            stack: plan.stack.clone(),
+            begun,
+        };
+        running.spawn(component_run::run(job));
+    }
+    let mut outcomes = collect(running, plan).await;
+    let position = |id: &ComponentId| {
+        plan.components
+            .iter()
+            .position(|planned| planned.component.id() == id)
+    };
+    outcomes.sort_by_key(|outcome| position(&outcome.id));
+    outcomes
+}
+
+async fn collect(mut running: JoinSet<Outcome>, plan: &BackupPlan) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(plan.components.len());
+    while let Some(joined) = running.join_next().await {
+        outcomes.extend(joined.ok());
+    }
+    // A task that panicked gave no outcome; its component must not be forgotten.
+    for planned in &plan.components {
+        if !outcomes
+            .iter()
+            .any(|outcome| &outcome.id == planned.component.id())
+        {
+            outcomes.push(Outcome {
+                id: planned.component.id().clone(),
+                kind: planned.component.kind(),
+                result: Err(Fault::new(
+                    codes::RUN_BUG,
+                    format!("back up `{}`: it panicked", planned.component.id()),
+                )
+                .hint("report this as a bug, with the log of the run")),
+                elapsed_ms: 0,
+                hook_faults: Vec::new(),
+            });
+        }
+    }
+    outcomes
+}
+
+async fn finish(
+    session: Arc<dyn WriteSession>,
+    draft: Draft,
+    first: Option<Fault>,
+    context: &RunContext,
+) -> Result<RecoveryPoint> {
+    let stopped = context.cancel.check().err();
+    if draft.is_empty() || stopped.is_some() {
+        blocking(move || {
+            session.abandon();
+            Ok(())
+        })
+        .await?;
+        let nothing = || {
+            Fault::new(
+                codes::ENGINE_NOTHING,
+                "back up the stack: nothing was captured",
+            )
+        };
+        return Err(stopped.or(first).unwrap_or_else(nothing));
+    }
+    context.monitor.phase("repository", "commit");
+    let committed = blocking(move || session.commit(draft)).await;
+    committed.map_err(|fault| match first {
+        // When the storage failed, the components failed with it: their error is the story.
+        Some(first) if first.class() == fault.class() => first,
+        _ => fault.during("commit the recovery point"),
+    })
+}
+
+/// Runs short blocking work of the repository; a panic in it is an error.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Fault::new(codes::RUN_BUG, "work on the repository").because(error)),
+    }
+}
+
+fn component_report(outcome: &Outcome) -> ComponentReport {
+    let part = outcome.result.as_ref().ok();
+    let stored = part.map(Part::stored);
+    let tally = stored.map(|stored| stored.tally).unwrap_or_default();
+    ComponentReport {
+        component: outcome.id.clone(),
+        kind: outcome.kind,
+        state: if part.is_some() {
+            "captured"
+        } else {
+            "missing"
+        },
+        captured_at: None,
+        entries: tally.entries,
+        bytes: tally.bytes,
+        unchanged_bytes: tally.unchanged_bytes,
+        added_bytes: stored.map_or(0, |stored| stored.added_bytes),
+        stored_bytes: stored.map_or(0, |stored| stored.stored_bytes),
+        elapsed_ms: outcome.elapsed_ms,
+        notes: part.map(|part| part.notes().clone()).unwrap_or_default(),
+        problem: outcome.result.as_ref().err().map(Problem::from),
+    }
+}
+
+fn report(
+    point: &RecoveryPoint,
+    stack: String,
+    mut components: Vec<ComponentReport>,
+    hook_faults: &[Fault],
+    options: &BackupOptions,
+    context: &RunContext,
+) -> BackupReport {
+    let manifest = point.manifest();
+    for report in &mut components {
+        report.captured_at = manifest
+            .component(&report.component)
+            .map(|record| record.captured_at);
+    }
+    let limit = options
+        .max_skew
+        .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    BackupReport {
+        run: context.run.clone(),
+        stack,
+        point: point.id().clone(),
+        state: point.state(),
+        trust: "unverified",
+        started: manifest.started,
+        finished: context.clock.now(),
+        skew_ms: manifest.skew_ms,
+        skew_exceeded: limit.is_some_and(|limit| manifest.skew_ms > limit),
+        components,
+        problems: hook_faults.iter().map(Problem::from).collect(),
+    }
+}

@@ -1,0 +1,137 @@
+//! One component of a backup: hooks, begin, store, finish, join.
+
+use std::sync::Arc;
+
+use rekindle_core::port::{Capture, HookRunner, Reuse, RunContext, WriteSession};
+use rekindle_core::proof::{Part, StoredPart};
+use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
+use tokio::sync::oneshot;
+
+use crate::hooks::{self, HookContext};
+use crate::plan::Planned;
+
+/// What became of one component.
+pub(crate) struct Outcome {
+    pub(crate) id: ComponentId,
+    pub(crate) kind: ComponentKind,
+    pub(crate) result: Result<Part>,
+    pub(crate) elapsed_ms: u64,
+    /// After and on-error hooks that failed.
+    pub(crate) hook_faults: Vec<Fault>,
+}
+
+/// What one component needs from its run.
+pub(crate) struct Job {
+    pub(crate) planned: Planned,
+    pub(crate) session: Arc<dyn WriteSession>,
+    pub(crate) runner: Arc<dyn HookRunner>,
+    pub(crate) reuse: Reuse,
+    pub(crate) context: RunContext,
+    pub(crate) stack: String,
+    /// Told (or dropped) once the component's moment is fixed or will never be.
+    pub(crate) begun: oneshot::Sender<()>,
+}
+
+/// Runs one component to its end. Never panics through: a panicking adapter is an error.
+pub(crate) async fn run(job: Job) -> Outcome {
+    let started = job.context.clock.now();
+    let component = Arc::clone(&job.planned.component);
+    let (id, kind) = (component.id().clone(), component.kind());
+    let hook_context = HookContext {
+        run: job.context.run.clone(),
+        stack: job.stack.clone(),
+        component: Some(id.clone()),
+    };
+    let hooks = job.planned.hooks.clone();
+    let (runner, context) = (Arc::clone(&job.runner), job.context.clone());
+    let result = match hooks::before(&*runner, &hooks.before, &hook_context).await {
+        Ok(()) => capture(job).await,
+        Err(fault) => Err(fault),
+    };
+    let result = result.map_err(|fault| fault.during(format!("back up {kind} `{id}`")));
+    let error = result.as_ref().err();
+    if let Some(fault) = error {
+        context.monitor.problem(id.as_str(), fault);
+    }
+    let hook_faults = hooks::closing(
+        &*runner,
+        &hooks.on_error,
+        &hooks.after,
+        &hook_context,
+        error,
+    )
+    .await;
+    let elapsed = context.clock.now().duration_since(started).as_millis();
+    Outcome {
+        id,
+        kind,
+        result,
+        elapsed_ms: u64::try_from(elapsed).unwrap_or(0),
+        hook_faults,
+    }
+}
+
+async fn capture(job: Job) -> Result<Part> {
+    let Job {
+        planned,
+        session,
+        reuse,
+        context,
+        begun,
+        ..
+    } = job;
+    let component = planned.component;
+    let id = component.id().clone();
+    context.cancel.check()?;
+    context.monitor.phase(id.as_str(), "begin");
+    let mut capture = component.begin(&context).await?;
+    // Nobody waits any more when the run was given up; that is not this component's concern.
+    let _ = begun.send(());
+    context.monitor.phase(id.as_str(), "store");
+    let entries = capture.entries();
+    let stored = on_thread(id.clone(), move |id| session.store(id, entries, reuse)).await;
+    match stored {
+        Ok(holds) => join(capture, holds).await,
+        Err(fault) => {
+            capture.abort().await;
+            Err(fault)
+        }
+    }
+}
+
+async fn join(capture: Box<dyn Capture>, holds: StoredPart) -> Result<Part> {
+    let gave = capture.finish().await?;
+    Part::join(gave, holds).map_err(|mismatch| {
+        Fault::new(
+            codes::ENGINE_MISMATCH,
+            "compare what the source gave with what the repository holds",
+        )
+        .because(mismatch)
+        .hint("run the backup again; if it happens twice, report it as a bug")
+    })
+}
+
+/// Runs blocking work on a thread of its own: a store may take hours, and the async runtime's
+/// blocking threads are for short things.
+async fn on_thread(
+    id: ComponentId,
+    work: impl FnOnce(&ComponentId) -> Result<StoredPart> + Send + 'static,
+) -> Result<StoredPart> {
+    let (sender, receiver) = oneshot::channel();
+    let name = format!("store-{id}");
+    let spawned = std::thread::Builder::new().name(name).spawn(move || {
+        let _ = sender.send(work(&id));
+    });
+    if let Err(error) = spawned {
+        return Err(
+            Fault::new(codes::ENGINE_STATE, "start a thread for a component").because(error),
+        );
+    }
+    // The sender is dropped without a value only when the thread panicked.
+    receiver.await.unwrap_or_else(|_| {
+        Err(
+            Fault::new(codes::RUN_BUG, "store the component: its thread panicked")
+                .hint("report this as a bug, with the log of the run"),
+        )
+    })
+}
