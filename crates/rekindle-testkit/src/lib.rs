@@ -1,1 +1,14 @@
-//! See the crate description.
+//! Real servers, faults and comparators for tests and for the demo.
+//!
+//! Every server has its own temporary directory and free loopback ports, and is gone with all
+//! its files when its value is dropped, also when the test panics; a watchdog sees to it when
+//! the test process is killed. A server that is not installed fails the test
+//! (`scripts/setup --tests` installs all of them).
+
+pub mod port;
+pub mod postgres;
+pub mod process;
+pub mod tls;
+pub mod tools;
+
+pub use postgres::{Postgres, PostgresOptions};

@@ -1,0 +1,3 @@
+//! The launchers start real servers, and the comparators see every difference.
+
+mod postgres;
