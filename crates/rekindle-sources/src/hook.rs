@@ -1,0 +1,183 @@
+//! Runs the user's hooks as child processes.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rekindle_core::port::{Hook, HookOutcome, HookRunner};
+use rekindle_core::{Fault, Result, codes};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+/// Exit code with which a hook asks to skip the run (`EX_TEMPFAIL` of sysexits.h).
+const SOFT_SKIP: i32 = 75;
+/// So much of the end of a failed hook's output goes into the error.
+const OUTPUT_TAIL_BYTES_MAX: usize = 2048;
+/// How long the output is waited for after the hook itself ended: a background process that a
+/// hook leaves behind keeps the pipe open.
+const OUTPUT_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs hooks in process groups of their own, so that a timeout ends everything they started.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessHooks;
+
+#[async_trait]
+impl HookRunner for ProcessHooks {
+    async fn run(&self, hook: &Hook, variables: &[(&'static str, String)]) -> Result<HookOutcome> {
+        let name = hook.command.first().map_or("", String::as_str);
+        let failed = || Fault::new(codes::ENGINE_HOOK, format!("run `{name}`"));
+        let mut command = Command::new(name);
+        command
+            .args(hook.command.get(1..).unwrap_or_default())
+            .envs(variables.iter().map(|(key, value)| (*key, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child = command.spawn().map_err(|error| {
+            failed()
+                .because(error)
+                .hint(format!("check that `{name}` exists and may be executed"))
+        })?;
+        let out = tokio::spawn(tail(child.stdout.take()));
+        let err = tokio::spawn(tail(child.stderr.take()));
+        let status = match tokio::time::timeout(hook.timeout, child.wait()).await {
+            Ok(waited) => waited.map_err(|error| failed().because(error))?,
+            Err(_) => {
+                end_group(&mut child).await;
+                let why = format!(
+                    "it did not end within {} s and was killed",
+                    hook.timeout.as_secs()
+                );
+                return Err(failed()
+                    .because(why)
+                    .hint("raise the hook's `timeout` or make it faster"));
+            }
+        };
+        match status.code() {
+            Some(0) => Ok(HookOutcome::Done),
+            Some(SOFT_SKIP) => Ok(HookOutcome::SoftSkip),
+            _ => Err(failed().because(format!("{status}{}", said(out, err).await))),
+        }
+    }
+}
+
+async fn end_group(child: &mut Child) {
+    let group = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // An error means that the group is gone already, which is what is wanted.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.wait().await;
+}
+
+/// Reads to the end, keeping the last bytes.
+async fn tail(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let Some(mut stream) = stream else {
+        return Vec::new();
+    };
+    let (mut kept, mut buffer) = (Vec::new(), [0_u8; 4096]);
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..read]);
+        let surplus = kept.len().saturating_sub(OUTPUT_TAIL_BYTES_MAX);
+        kept.drain(..surplus);
+    }
+    kept
+}
+
+type Reading = tokio::task::JoinHandle<Vec<u8>>;
+
+async fn said(out: Reading, err: Reading) -> String {
+    let mut text = String::new();
+    for reading in [err, out] {
+        if let Ok(Ok(bytes)) = tokio::time::timeout(OUTPUT_WAIT, reading).await {
+            let line = String::from_utf8_lossy(&bytes);
+            if !line.trim().is_empty() {
+                text.push_str(", it said: ");
+                text.push_str(line.trim());
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(script: &str, timeout_ms: u64) -> Hook {
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        Hook {
+            command,
+            timeout: Duration::from_millis(timeout_ms),
+        }
+    }
+
+    #[tokio::test]
+    async fn exit_codes_decide() {
+        let run = |script: &'static str| async move {
+            ProcessHooks.run(&hook(script, 10_000), &[]).await
+        };
+        assert_eq!(run("exit 0").await.unwrap(), HookOutcome::Done);
+        assert_eq!(run("exit 75").await.unwrap(), HookOutcome::SoftSkip);
+        let fault = run("echo no space on /data >&2; exit 3").await.unwrap_err();
+        assert!(
+            fault
+                .chain()
+                .contains("exit status: 3, it said: no space on /data"),
+            "{fault:?}"
+        );
+        assert!(
+            run("kill -9 $$")
+                .await
+                .unwrap_err()
+                .chain()
+                .contains("signal: 9")
+        );
+    }
+
+    #[tokio::test]
+    async fn values_reach_the_hook_and_are_not_interpolated() {
+        let variables = [("REKINDLE_ERROR", "$(exit 9); `exit 9`".to_owned())];
+        let check = r#"test "$REKINDLE_ERROR" = '$(exit 9); `exit 9`'"#;
+        assert_eq!(
+            ProcessHooks
+                .run(&hook(check, 10_000), &variables)
+                .await
+                .unwrap(),
+            HookOutcome::Done
+        );
+    }
+
+    #[tokio::test]
+    async fn a_timeout_ends_the_children_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
+        let fault = ProcessHooks
+            .run(&hook(&script, 1_000), &[])
+            .await
+            .unwrap_err();
+        assert!(fault.chain().contains("did not end within"), "{fault:?}");
+        let child = std::fs::read_to_string(pid).unwrap();
+        let stat = format!("/proc/{}/stat", child.trim());
+        // Killed: gone, or a zombie until its new parent reaps it.
+        let state = std::fs::read_to_string(stat).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let hook = Hook {
+            command: vec!["/no/such/program".to_owned()],
+            timeout: Duration::from_secs(1),
+        };
+        let fault = ProcessHooks.run(&hook, &[]).await.unwrap_err();
+        assert!(fault.chain().contains("/no/such/program"));
+        assert!(fault.hint_text().is_some());
+    }
+}
