@@ -1,1 +1,8 @@
 //! See the crate description.
+
+pub mod hook;
+
+pub mod child;
+pub mod postgres;
+
+pub mod files;
