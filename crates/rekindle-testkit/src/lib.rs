@@ -5,10 +5,17 @@
 //! the test process is killed. A server that is not installed fails the test
 //! (`scripts/setup --tests` installs all of them).
 
+mod http;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod redis;
+pub mod resp;
+pub mod s3;
 pub mod tls;
 pub mod tools;
 
 pub use postgres::{Postgres, PostgresOptions};
+pub use redis::{Redis, RedisOptions, RedisProgram};
+pub use resp::Value;
+pub use s3::{S3, S3Key, S3Options};

@@ -88,7 +88,13 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|err| panic!("start the watchdog of {name}: {err}"));
-        Self { name: name.to_owned(), child, watchdog, log: log.to_owned(), end_signal }
+        Self {
+            name: name.to_owned(),
+            child,
+            watchdog,
+            log: log.to_owned(),
+            end_signal,
+        }
     }
 
     /// Waits until `probe` succeeds.
@@ -99,7 +105,11 @@ impl Server {
         let deadline = Instant::now() + READY_MAX;
         loop {
             if let Some(status) = self.exit_status() {
-                panic!("{} ended at once with {status}\n{}", self.name, self.log_tail());
+                panic!(
+                    "{} ended at once with {status}\n{}",
+                    self.name,
+                    self.log_tail()
+                );
             }
             match probe() {
                 Ok(()) => return,
@@ -194,7 +204,11 @@ impl Drop for Server {
 pub(crate) fn log_tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let tail = &bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..];
-    format!("--- end of {} ---\n{}", log.display(), String::from_utf8_lossy(tail))
+    format!(
+        "--- end of {} ---\n{}",
+        log.display(),
+        String::from_utf8_lossy(tail)
+    )
 }
 
 /// Runs a program to its end and gives its standard output.

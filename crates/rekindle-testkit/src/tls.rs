@@ -27,7 +27,14 @@ impl Certificate {
         let request = |args: &[&str], key: &Path, out: &Path| {
             let mut command = tools::command(tools::find("openssl"));
             command
-                .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+                .args([
+                    "req",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                ])
                 .args(args)
                 .arg("-keyout")
                 .arg(key)
@@ -41,7 +48,15 @@ impl Certificate {
             .expect("write the authority's extensions");
         let config = path("ca.cnf").display().to_string();
         request(
-            &["-x509", "-config", &config, "-days", "30", "-subj", "/CN=rekindle test authority"],
+            &[
+                "-x509",
+                "-config",
+                &config,
+                "-days",
+                "30",
+                "-subj",
+                "/CN=rekindle test authority",
+            ],
             &ca_key,
             &ca,
         );

@@ -57,12 +57,15 @@ pub fn postgres_bin(major: u32) -> PathBuf {
 /// `/root`, for one, is closed to the user that PostgreSQL runs as.
 pub(crate) fn open_to_all(dir: &Path) -> bool {
     dir.ancestors().all(|ancestor| {
-        ancestor.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
+        ancestor
+            .metadata()
+            .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
     })
 }
 
 fn is_program(file: &Path) -> bool {
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A command that is not led astray by what the developer's shell exports.

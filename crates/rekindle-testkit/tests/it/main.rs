@@ -1,3 +1,5 @@
 //! The launchers start real servers, and the comparators see every difference.
 
 mod postgres;
+mod redis;
+mod s3;
