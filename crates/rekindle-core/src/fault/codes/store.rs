@@ -11,4 +11,9 @@ codes! {
     STORE_SHORT = "RK-ST-008", Damaged, Backoff, "the storage gave another number of bytes than it holds";
     STORE_LIST = "RK-ST-009", Unreachable, Backoff, "the storage could not be listed completely";
     STORE_IO = "RK-ST-010", Failed, AfterFix, "the local storage reported an I/O error";
+    STORE_SERVER = "RK-ST-011", Unreachable, Backoff, "the storage answered with an error of its own";
+    STORE_KEY = "RK-ST-012", Failed, Never, "the name of an object is not usable";
+    STORE_CREDENTIALS = "RK-ST-013", Config, AfterFix, "the credentials for the storage are missing or incomplete";
+    STORE_ROOT = "RK-ST-014", NoRepository, AfterFix, "the place of the repository does not exist";
+    STORE_TLS = "RK-ST-015", Unreachable, AfterFix, "the certificate of the storage is not trusted";
 }
