@@ -5,17 +5,23 @@
 //! the test process is killed. A server that is not installed fails the test
 //! (`scripts/setup --tests` installs all of them).
 
+pub mod azure;
+pub mod gcs;
 mod http;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod resp;
 pub mod s3;
 pub mod tls;
 pub mod tools;
 
+pub use azure::Azurite;
+pub use gcs::FakeGcs;
 pub use postgres::{Postgres, PostgresOptions};
+pub use proxy::{Direction, Fault, Proxy};
 pub use redis::{Redis, RedisOptions, RedisProgram};
 pub use resp::Value;
 pub use s3::{S3, S3Key, S3Options};

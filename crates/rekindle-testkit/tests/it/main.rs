@@ -1,5 +1,7 @@
 //! The launchers start real servers, and the comparators see every difference.
 
+mod cloud;
 mod postgres;
+mod proxy;
 mod redis;
 mod s3;
