@@ -9,4 +9,8 @@ codes! {
     FILES_SWAP = "RK-FS-006", Failed, AfterFix, "the restored tree could not take the place of the old one";
     FILES_CHECK = "RK-FS-007", Negative, Never, "restored files differ from the manifest";
     FILES_LAYOUT = "RK-FS-008", Failed, Never, "the stored layout does not fit the configured paths";
+    FILES_PATH = "RK-FS-009", Config, AfterFix, "a configured path is not usable";
+    FILES_SELECT = "RK-FS-010", Usage, AfterFix, "a selected path is not in the recovery point";
+    FILES_SPACE = "RK-FS-011", Refused, AfterFix, "there is not enough room at the target";
+    FILES_INCOMPLETE = "RK-FS-012", Refused, AfterFix, "not every file could be restored, so nothing was swapped";
 }
