@@ -1,1 +1,3 @@
-//! See the crate description.
+//! Repositories in the restic format, version 2: our own writer, reader, restorer and verifier.
+
+pub mod format;
