@@ -202,6 +202,7 @@ impl Component for FakeComponent {
             Fail::Begin => Err(fault("restore")),
             _ => Ok(RestoreReport {
                 place: "somewhere".to_owned(),
+                lost: self.lost(),
                 ..RestoreReport::default()
             }),
         }
