@@ -10,6 +10,7 @@
 
 pub mod blocking;
 mod capability;
+mod cloud;
 mod key;
 mod limits;
 mod local;

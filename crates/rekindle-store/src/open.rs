@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::Result;
 
+use crate::cloud;
 use crate::local::Local;
 use crate::memory::Memory;
 use crate::options::{StoreOptions, StoreUrl};
@@ -24,7 +25,8 @@ pub fn open(options: &StoreOptions) -> Result<Arc<dyn Store>> {
             Ok(Arc::new(Retrying::new(local, limits)))
         }
         StoreUrl::S3 { .. } | StoreUrl::Gcs { .. } | StoreUrl::Azure { .. } => {
-            Err(Fault::new(codes::STORE_URL, format!("open `{}`: not built yet", options.url)))
+            let cloud = cloud::open(options, &|name| std::env::var(name).ok())?;
+            Ok(Arc::new(Retrying::new(cloud, limits)))
         }
     }
 }

@@ -1,0 +1,214 @@
+//! An answer of a server that says no, and what it means.
+
+use std::fmt;
+
+use http::StatusCode;
+use object_store::client::{HttpError, HttpErrorKind};
+use rekindle_core::{ErrorCode, Fault, codes};
+
+/// A status that is neither success nor an answer to a condition, with the server's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    /// The machine-readable code: `AccessDenied`, `SlowDown`, `AuthenticationFailed` …
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl Refusal {
+    /// From the status, Azure's header and the error page (XML of S3, GCS and Azure).
+    pub(super) fn read(status: StatusCode, header: Option<String>, page: &str) -> Self {
+        Self { status, code: header.or_else(|| element(page, "Code")), message: element(page, "Message") }
+    }
+
+    fn is(&self, codes: &[&str]) -> bool {
+        self.code.as_deref().is_some_and(|code| codes.contains(&code))
+    }
+
+    fn meaning(&self) -> (&'static ErrorCode, Option<&'static str>) {
+        let full = ["QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage", "InsufficientCapacity"];
+        if self.status == StatusCode::INSUFFICIENT_STORAGE || self.is(&full) {
+            return (codes::STORE_FULL, Some("free space on the storage, or raise its quota"));
+        }
+        if self.is(&["NoSuchBucket", "ContainerNotFound"]) {
+            return (codes::STORE_ROOT, Some(NO_BUCKET));
+        }
+        if self.is(&["RequestTimeTooSkewed"]) {
+            return (codes::STORE_DENIED, Some("set the clock of this machine: it differs from the storage's"));
+        }
+        if self.is(&["SignatureDoesNotMatch"]) {
+            return (
+                codes::STORE_DENIED,
+                Some("the secret access key is wrong: check it, and that no blank or newline was copied with it"),
+            );
+        }
+        if self.is(&["InvalidAccessKeyId"]) {
+            return (
+                codes::STORE_DENIED,
+                Some("the storage does not know this access key id: check it, and that the endpoint is the right one"),
+            );
+        }
+        if self.is(&["ExpiredToken", "InvalidToken"]) {
+            return (codes::STORE_DENIED, Some("the temporary credentials have expired: renew them"));
+        }
+        if self.is(&["AuthenticationFailed"]) {
+            return (
+                codes::STORE_DENIED,
+                Some("the account key or signature is wrong or expired: check account, key and the clock"),
+            );
+        }
+        match self.status.as_u16() {
+            401 | 403 => (
+                codes::STORE_DENIED,
+                Some("check the key, and that it may read, write, list and delete below this prefix"),
+            ),
+            408 | 429 | 500..=599 => (
+                codes::STORE_SERVER,
+                Some("if this stays: look at the storage's own log, and whether its disk is full"),
+            ),
+            300..=399 => (
+                codes::STORE_URL,
+                Some("the storage points to another address: set the right `endpoint` and `region` in the URL"),
+            ),
+            _ => (codes::STORE_DENIED, Some("check bucket, region and endpoint in the URL")),
+        }
+    }
+}
+
+const NO_BUCKET: &str = "make the bucket or container, or correct its name in the URL";
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server answered {}", self.status.as_u16())?;
+        if let Some(code) = &self.code {
+            write!(f, " {code}")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, " ({message})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The text of the first `<name>` of an error page, made safe to print.
+fn element(page: &str, name: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 200;
+    let start = page.find(&format!("<{name}>"))? + name.len() + 2;
+    let length = page[start..].find('<')?;
+    let text = page[start..start + length].trim();
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    (!text.is_empty()).then(|| text.chars().take(LENGTH_MAX).map(clean).collect())
+}
+
+/// The error of one call, with its meaning. `what` is verb and object.
+pub(super) fn classify(what: String, error: object_store::Error) -> Fault {
+    use object_store::Error;
+    if let Some(refusal) = find::<Refusal>(&error) {
+        let (code, hint) = refusal.meaning();
+        let fault = Fault::new(code, what).because(refusal.clone());
+        return match hint {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        };
+    }
+    let text = error.to_string();
+    if text.contains("NoSuchBucket") || text.contains("ContainerNotFound") {
+        return Fault::new(codes::STORE_ROOT, what)
+            .because("the server says that there is no such bucket")
+            .hint(NO_BUCKET);
+    }
+    if let Some(http) = find::<HttpError>(&error) {
+        return transport(what, http);
+    }
+    match error {
+        Error::NotFound { .. } => Fault::new(codes::STORE_NOT_FOUND, what),
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => Fault::new(codes::STORE_EXISTS, what),
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            Fault::new(codes::STORE_DENIED, what).because(error)
+        }
+        other => Fault::new(codes::STORE_SERVER, what).because(other),
+    }
+}
+
+fn transport(what: String, error: &HttpError) -> Fault {
+    // The error is not ours to keep (it cannot be cloned); its words are.
+    let words = words(error);
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return Fault::new(codes::STORE_TLS, what).because(format!("TLS: {tls}")).hint(
+            "name the file of the certificate authority with `ca-file`, or correct the host name in the endpoint",
+        );
+    }
+    match error.kind() {
+        HttpErrorKind::Timeout => Fault::new(codes::STORE_TIMEOUT, what)
+            .because(words)
+            .hint("check the network to the storage and that it is not overloaded"),
+        HttpErrorKind::Connect => Fault::new(codes::STORE_UNREACHABLE, what)
+            .because(words)
+            .hint("check that the storage runs and that the endpoint names the right host and port"),
+        _ => Fault::new(codes::STORE_UNREACHABLE, what).because(words),
+    }
+}
+
+/// Each link of the chain once.
+fn words(error: &HttpError) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if parts.last().is_none_or(|last| !last.contains(&said)) {
+            parts.push(said);
+        }
+        next = cause.source();
+    }
+    parts.join(": ")
+}
+
+/// The first error of that type in the chain. An `io::Error` hides the error it was made from one
+/// level deeper than `source` shows.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let hidden = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(inner) = hidden
+            && let Some(found) = find::<T>(inner)
+        {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(status: u16, page: &str) -> &'static ErrorCode {
+        Refusal::read(StatusCode::from_u16(status).unwrap(), None, page).meaning().0
+    }
+
+    #[test]
+    fn an_answer_gets_the_code_an_operator_can_act_on() {
+        assert_eq!(meaning(403, "<Error><Code>AccessDenied</Code></Error>"), codes::STORE_DENIED);
+        assert_eq!(meaning(401, ""), codes::STORE_DENIED);
+        assert_eq!(meaning(503, "<Error><Code>SlowDown</Code></Error>"), codes::STORE_SERVER);
+        assert_eq!(meaning(429, ""), codes::STORE_SERVER);
+        assert_eq!(meaning(507, ""), codes::STORE_FULL);
+        assert_eq!(meaning(403, "<Error><Code>QuotaExceeded</Code></Error>"), codes::STORE_FULL);
+        assert_eq!(meaning(301, ""), codes::STORE_URL);
+        assert_eq!(meaning(400, "<Error><Code>InvalidBucketName</Code></Error>"), codes::STORE_DENIED);
+    }
+
+    #[test]
+    fn error_pages_are_read_and_made_printable() {
+        let refusal =
+            Refusal::read(StatusCode::FORBIDDEN, None, "<Error><Code>X</Code><Message>a\u{1b}[31m b</Message></Error>");
+        assert_eq!(refusal.to_string(), "the server answered 403 X (a [31m b)");
+        assert_eq!(Refusal::read(StatusCode::FORBIDDEN, None, "<Code>").to_string(), "the server answered 403");
+    }
+}
