@@ -1,1 +1,30 @@
-//! See the crate description.
+//! TOML text → checked [`Config`].
+//!
+//! The keys, their shapes and their meaning stand in one table ([`spec`]): the reader, the "did
+//! you mean", the JSON Schema and the documentation come from it. Every problem of a file is
+//! reported, each with file, line, column, key and a remedy. Nothing is guessed.
+
+mod load;
+mod model;
+mod problem;
+mod read;
+mod schedule;
+mod schema;
+mod secret_ref;
+mod section;
+mod spec;
+mod template;
+mod url;
+mod value;
+
+pub use load::{default_places, load, parse};
+pub use model::{
+    Access, Command, Component, Config, Databases, Files, Hooks, Kind, OnChange, Postgres, Redis,
+    Repository, Stack, Value,
+};
+pub use problem::{Problem, Problems};
+pub use schedule::Schedule;
+pub use schema::json_schema;
+pub use secret_ref::{SecretRef, Surroundings};
+pub use template::{Draft, DraftComponent};
+pub use url::without_password;

@@ -1,0 +1,183 @@
+//! The checked configuration: plain types, nothing of TOML left in them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rekindle_core::objective::Objective;
+use rekindle_core::retention::Policy;
+use rekindle_core::{ComponentId, ComponentKind};
+
+use crate::schedule::Schedule;
+use crate::secret_ref::SecretRef;
+
+/// Everything one file says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    pub stack: Stack,
+    pub repository: Repository,
+    /// In the order of the file.
+    pub components: Vec<Component>,
+    /// Around the whole run.
+    pub hooks: Hooks,
+    /// `None`: nothing is ever removed.
+    pub retention: Option<Policy>,
+}
+
+/// What is backed up together.
+#[derive(Debug, Clone)]
+pub struct Stack {
+    pub name: String,
+    /// The name written into points instead of the host's own.
+    pub host: Option<String>,
+    /// Where the run journal and caches are kept.
+    pub state_dir: Option<PathBuf>,
+    /// Greatest acceptable time between the captures of one point.
+    pub max_skew: Option<Duration>,
+}
+
+/// Where points are kept.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// `file:///…`, `s3://…`, `gs://…` or `az://…`; holds no credentials.
+    pub url: String,
+    pub password: SecretRef,
+    /// zstd level, 1 ..= 22.
+    pub compression: Option<i32>,
+    pub access: Access,
+}
+
+/// How the storage is reached.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub path_style: Option<bool>,
+    pub ca_file: Option<PathBuf>,
+    pub profile: Option<String>,
+    pub access_key_id: Option<Value>,
+    pub secret_access_key: Option<SecretRef>,
+    pub session_token: Option<SecretRef>,
+    /// JSON key of a Google service account.
+    pub service_account: Option<PathBuf>,
+    /// Azure storage account.
+    pub account: Option<String>,
+    pub account_key: Option<SecretRef>,
+    pub sas_token: Option<SecretRef>,
+}
+
+/// A value that is no secret by itself, but may be kept where secrets are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Literal(String),
+    Reference(SecretRef),
+}
+
+/// One thing that is saved.
+#[derive(Debug, Clone)]
+pub struct Component {
+    pub id: ComponentId,
+    pub kind: Kind,
+    pub schedule: Option<Schedule>,
+    pub objective: Objective,
+    pub hooks: Hooks,
+}
+
+impl Component {
+    /// The word of its kind.
+    pub fn kind(&self) -> ComponentKind {
+        match self.kind {
+            Kind::Postgres(_) => ComponentKind::Postgres,
+            Kind::Redis(_) => ComponentKind::Redis,
+            Kind::Files(_) => ComponentKind::Files,
+        }
+    }
+}
+
+/// What is saved, and how.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    Postgres(Postgres),
+    Redis(Redis),
+    Files(Files),
+}
+
+/// Programs around a run or a component, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    pub before: Vec<Command>,
+    /// Always run, also after a failure.
+    pub after: Vec<Command>,
+    pub on_error: Vec<Command>,
+    /// For each command.
+    pub timeout: Option<Duration>,
+}
+
+/// A program and its arguments; nothing is ever put into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub argv: Vec<String>,
+}
+
+/// A PostgreSQL server, saved with `pg_dump`.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pub url: String,
+    pub password: Option<SecretRef>,
+    pub databases: Databases,
+    pub schema_only: bool,
+    pub tables: Vec<String>,
+    pub exclude_tables: Vec<String>,
+    pub exact_counts: bool,
+    pub globals: bool,
+    pub bin_dir: Option<PathBuf>,
+    pub sslmode: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub lock_timeout: Option<Duration>,
+}
+
+/// Which databases of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// The one in the URL.
+    OfUrl,
+    All,
+    Named(Vec<String>),
+}
+
+/// A Redis or Valkey server.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    pub url: String,
+    pub username: Option<String>,
+    pub password: Option<SecretRef>,
+    /// Its data directory on this host; needed for a restore in place.
+    pub data_dir: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Directories and files.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Absolute.
+    pub paths: Vec<PathBuf>,
+    /// Patterns as in `.gitignore`.
+    pub exclude: Vec<String>,
+    pub one_file_system: bool,
+    pub exclude_caches: bool,
+    pub vanished: Option<OnChange>,
+    pub changed: Option<OnChange>,
+    pub unreadable: Option<OnChange>,
+}
+
+/// What a file that could not be taken as it was does to the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is listed.
+    Note,
+    /// The point is partial.
+    Partial,
+    /// The component is missing.
+    Fail,
+}

@@ -1,0 +1,239 @@
+//! What each kind of component has of its own.
+
+use std::path::{Component as PathPart, Path, PathBuf};
+
+use crate::model::{Databases, Files, OnChange, Postgres, Redis};
+use crate::section::{At, Section};
+use crate::spec;
+use crate::url::{self, Rules};
+
+/// The components' `url`, checked.
+fn checked_url(section: &Section<'_>, rules: &Rules) -> Option<String> {
+    let at = section.text("url")?;
+    match url::check(at.value, rules) {
+        Ok(()) => Some(at.value.to_owned()),
+        Err((why, hint)) => {
+            section.bad("url", &at.span, &why, hint);
+            None
+        }
+    }
+}
+
+fn owned(list: Option<At<Vec<At<&str>>>>) -> Vec<String> {
+    list.map(|at| {
+        at.value
+            .into_iter()
+            .map(|one| one.value.to_owned())
+            .collect()
+    })
+    .unwrap_or_default()
+}
+
+pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
+    let url = checked_url(section, &url::POSTGRES);
+    let databases = section.all_or_texts("databases");
+    if section.span_of("databases").is_none()
+        && let Some(url) = url.as_deref().filter(|url| url::database(url).is_none())
+        && let Some(span) = section.span_of("url")
+    {
+        let hint = format!(
+            "write `{}/DATABASE`, or add `databases = \"all\"`",
+            url.trim_end_matches('/')
+        );
+        section.bad("url", &span, "it names no database", hint);
+    }
+    method(section);
+    against(section, "tables", "exclude-tables");
+    against(section, "schema-only", "exact-counts");
+    let several = !matches!(&databases, None | Some(At { value: Some(_), .. }))
+        || databases
+            .as_ref()
+            .is_some_and(|at| at.value.as_ref().is_some_and(|list| list.len() > 1));
+    if several && let Some(span) = section.span_of("tables") {
+        let why = "chosen tables need exactly one database";
+        section.bad(
+            "tables",
+            &span,
+            why,
+            "name one database, and add further components for others",
+        );
+    }
+    let sslmode = section.choice("sslmode");
+    if let (
+        Some(At {
+            value: "disable", ..
+        }),
+        Some(span),
+    ) = (&sslmode, section.span_of("ca-file"))
+    {
+        section.bad(
+            "ca-file",
+            &span,
+            "it contradicts `sslmode = \"disable\"`",
+            "remove one of the two",
+        );
+    }
+    let rest = Postgres {
+        url: String::new(),
+        password: section.secret("password"),
+        databases: match databases {
+            None => Databases::OfUrl,
+            Some(At { value: None, .. }) => Databases::All,
+            Some(At {
+                value: Some(names), ..
+            }) => Databases::Named(names),
+        },
+        schema_only: section.flag("schema-only").unwrap_or(false),
+        tables: owned(section.texts("tables")),
+        exclude_tables: owned(section.texts("exclude-tables")),
+        exact_counts: section.flag("exact-counts").unwrap_or(false),
+        globals: section.flag("globals").unwrap_or(true),
+        bin_dir: section.path("bin-dir"),
+        sslmode: sslmode.map(|at| at.value.to_owned()),
+        ca_file: section.path("ca-file"),
+        lock_timeout: section.duration("lock-timeout").map(|at| at.value),
+    };
+    Some(Postgres { url: url?, ..rest })
+}
+
+/// `physical` is a word of the product, so it gets a clearer answer than a typo does.
+fn method(section: &Section<'_>) {
+    let Some(at) = section.text("method") else {
+        return;
+    };
+    match at.value {
+        "logical" => {}
+        "physical" => section.bad(
+            "method",
+            &at.span,
+            "this version cannot take physical base backups yet",
+            "write `method = \"logical\"` (pg_dump), and keep your own WAL archive for PITR",
+        ),
+        _ => {
+            let _ = section.choice("method");
+        }
+    }
+}
+
+/// Two keys of which only one may stand (or be true).
+fn against(section: &Section<'_>, a: &str, b: &str) {
+    if section.is_set(a)
+        && section.is_set(b)
+        && let Some(span) = section.span_of(b)
+    {
+        section.bad(
+            b,
+            &span,
+            &format!("it contradicts `{a}`"),
+            "remove one of the two",
+        );
+    }
+}
+
+pub(super) fn redis(section: &Section<'_>) -> Option<Redis> {
+    let url = checked_url(section, &url::REDIS);
+    if url
+        .as_ref()
+        .is_some_and(|url| !url.starts_with("rediss://"))
+        && let Some(span) = section.span_of("ca-file")
+    {
+        let hint = "write `rediss://` to use TLS, or remove the key";
+        section.bad("ca-file", &span, "the URL does not use TLS", hint);
+    }
+    if section.span_of("password").is_none()
+        && let Some(span) = section.span_of("username")
+    {
+        section.bad(
+            "username",
+            &span,
+            "a user needs a `password` too",
+            "add `password = \"file:…\"`",
+        );
+    }
+    let username = section.text("username").map(|at| at.value.to_owned());
+    let password = section.secret("password");
+    let data_dir = section.path("data-dir");
+    let ca_file = section.path("ca-file");
+    Some(Redis {
+        url: url?,
+        username,
+        password,
+        data_dir,
+        ca_file,
+    })
+}
+
+pub(super) fn files(section: &Section<'_>) -> Option<Files> {
+    let paths = paths(section);
+    let exclude = owned(section.texts("exclude"));
+    let policy = section.table("policy", spec::POLICY);
+    let on = |key| {
+        let word = policy.as_ref()?.choice(key)?;
+        Some(match word.value {
+            "note" => OnChange::Note,
+            "partial" => OnChange::Partial,
+            _ => OnChange::Fail,
+        })
+    };
+    let (vanished, changed, unreadable) = (on("vanished"), on("changed"), on("unreadable"));
+    let one_file_system = section.flag("one-file-system").unwrap_or(false);
+    let exclude_caches = section.flag("exclude-caches").unwrap_or(false);
+    Some(Files {
+        paths: paths?,
+        exclude,
+        one_file_system,
+        exclude_caches,
+        vanished,
+        changed,
+        unreadable,
+    })
+}
+
+fn paths(section: &Section<'_>) -> Option<Vec<PathBuf>> {
+    let list = section.texts("paths")?;
+    if list.value.is_empty() {
+        section.bad(
+            "paths",
+            &list.span,
+            "the list is empty",
+            "name at least one path",
+        );
+        return None;
+    }
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for text in list.value {
+        let path = Path::new(text.value);
+        let shown = text.value.escape_debug().to_string();
+        if !path.is_absolute() {
+            let why = format!("`{shown}` is not an absolute path");
+            let hint = if shown.starts_with('~') {
+                "`~` is not expanded: write the whole path"
+            } else {
+                "write the whole path"
+            };
+            section.bad("paths", &text.span, &why, hint);
+        } else if path.components().any(|part| part == PathPart::ParentDir) {
+            section.bad(
+                "paths",
+                &text.span,
+                &format!("`{shown}` holds `..`"),
+                "write the path without it",
+            );
+        } else if let Some(outer) = paths
+            .iter()
+            .find(|other| path.starts_with(other) || other.starts_with(path))
+        {
+            let why = format!("`{shown}` overlaps with `{}`", outer.display());
+            section.bad(
+                "paths",
+                &text.span,
+                &why,
+                "name each place once; the outer one holds the inner one",
+            );
+        } else {
+            // Built from parts, so that `/a/`, `/a/.` and `//a` are `/a`.
+            paths.push(path.components().collect());
+        }
+    }
+    Some(paths)
+}
