@@ -6,6 +6,7 @@
 //! (`scripts/setup --tests` installs all of them).
 
 pub mod azure;
+pub mod fixtures;
 pub mod gcs;
 mod http;
 pub mod port;

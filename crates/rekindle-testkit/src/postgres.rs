@@ -201,7 +201,7 @@ impl Postgres {
     /// With psql's standard error at the first statement that fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         self.try_psql(database, sql)
-            .unwrap_or_else(|err| panic!("psql {database}: {err}\n{sql}"))
+            .unwrap_or_else(|err| panic!("psql {database}: {err}\n{:.500}", sql))
     }
 
     /// As [`Postgres::psql`], with psql's standard error as `Err`.
@@ -246,7 +246,7 @@ impl Postgres {
             .env("PGHOST", self.host_socket_dir())
             .env("PGPORT", self.port().to_string())
             .env("PGUSER", self.superuser())
-            .env("PGPASSFILE", "/dev/null");
+            .env("PGPASSFILE", self.dir.path().join("no-password-file"));
         command
     }
 
