@@ -31,12 +31,7 @@ impl Azurite {
     /// When it is not installed or does not start.
     pub fn start() -> Self {
         let key = BASE64.encode([0x5a_u8; 64]);
-        let mut azurite = Self {
-            server: None,
-            key,
-            port: Port::take(),
-            dir: temp_dir("az"),
-        };
+        let mut azurite = Self { server: None, key, port: Port::take(), dir: temp_dir("az") };
         azurite.launch();
         azurite.make_container();
         azurite
@@ -87,24 +82,12 @@ impl Azurite {
         let port = self.port();
         let mut command = tools::command(tools::find("azurite"));
         command
-            .args([
-                "--blobHost",
-                "127.0.0.1",
-                "--blobPort",
-                &port.to_string(),
-                "--location",
-            ])
+            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"])
             .arg(self.dir.path().join("data"))
             .args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"])
-            .env(
-                "AZURITE_ACCOUNTS",
-                format!("{}:{}", self.account(), self.key),
-            )
+            .env("AZURITE_ACCOUNTS", format!("{}:{}", self.account(), self.key))
             .current_dir(self.dir.path());
-        let traces = Traces {
-            dir: self.dir.path().to_owned(),
-            mount: None,
-        };
+        let traces = Traces { dir: self.dir.path().to_owned(), mount: None };
         let mut server = Server::spawn("Azurite", command, &self.log(), Signal::KILL, &traces);
         // Without a signature every answer is a refusal, but an answer.
         server.wait_ready(|| http::request(port, "GET", "/", &[], b"").map(|_| ()));
@@ -115,9 +98,7 @@ impl Azurite {
     /// <https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key>.
     fn make_container(&self) {
         let mut clock = tools::command("date");
-        clock
-            .args(["-u", "+%a, %d %b %Y %H:%M:%S GMT"])
-            .env("LC_ALL", "C");
+        clock.args(["-u", "+%a, %d %b %Y %H:%M:%S GMT"]).env("LC_ALL", "C");
         let date = String::from_utf8_lossy(&run(clock)).trim().to_owned();
         let (account, container) = (self.account(), self.container());
         let to_sign = format!(
@@ -131,17 +112,11 @@ impl Azurite {
         let headers = [
             ("x-ms-date".to_owned(), date),
             ("x-ms-version".to_owned(), API_VERSION.to_owned()),
-            (
-                "Authorization".to_owned(),
-                format!("SharedKey {account}:{signature}"),
-            ),
+            ("Authorization".to_owned(), format!("SharedKey {account}:{signature}")),
         ];
         let target = format!("/{account}/{container}?restype=container");
         let answer = http::request(self.port(), "PUT", &target, &headers, b"");
-        assert!(
-            matches!(answer, Ok((201, _))),
-            "make a container: {answer:?}"
-        );
+        assert!(matches!(answer, Ok((201, _))), "make a container: {answer:?}");
     }
 
     fn log(&self) -> PathBuf {

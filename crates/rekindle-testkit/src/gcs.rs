@@ -25,11 +25,7 @@ impl FakeGcs {
     /// # Panics
     /// When it is not installed or does not start.
     pub fn start() -> Self {
-        let mut gcs = Self {
-            server: None,
-            port: Port::take(),
-            dir: temp_dir("gcs"),
-        };
+        let mut gcs = Self { server: None, port: Port::take(), dir: temp_dir("gcs") };
         gcs.launch();
         let body = format!(r#"{{"name":"{}"}}"#, gcs.bucket());
         let headers = [("Content-Type".to_owned(), "application/json".to_owned())];
@@ -79,40 +75,17 @@ impl FakeGcs {
         let port = self.port();
         let mut command = tools::command(tools::find("fake-gcs-server"));
         command
-            .args([
-                "-scheme",
-                "http",
-                "-host",
-                "127.0.0.1",
-                "-port",
-                &port.to_string(),
-            ])
-            .args([
-                "-public-host",
-                &format!("127.0.0.1:{port}"),
-                "-external-url",
-                &self.endpoint(),
-            ])
-            .args([
-                "-backend",
-                "filesystem",
-                "-log-level",
-                "warn",
-                "-filesystem-root",
-            ])
+            .args(["-scheme", "http", "-host", "127.0.0.1", "-port", &port.to_string()])
+            .args(["-public-host", &format!("127.0.0.1:{port}"), "-external-url", &self.endpoint()])
+            .args(["-backend", "filesystem", "-log-level", "warn", "-filesystem-root"])
             .arg(self.dir.path().join("data"))
             .current_dir(self.dir.path());
-        let traces = Traces {
-            dir: self.dir.path().to_owned(),
-            mount: None,
-        };
+        let traces = Traces { dir: self.dir.path().to_owned(), mount: None };
         let log = self.log();
         let mut server = Server::spawn("fake-gcs-server", command, &log, Signal::KILL, &traces);
-        server.wait_ready(|| {
-            match http::request(port, "GET", "/_internal/healthcheck", &[], b"")? {
-                (200, _) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
+        server.wait_ready(|| match http::request(port, "GET", "/_internal/healthcheck", &[], b"")? {
+            (200, _) => Ok(()),
+            other => Err(format!("{other:?}")),
         });
         self.server = Some(server);
     }

@@ -29,10 +29,7 @@ impl Port {
     /// When none is free.
     pub fn take() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let dir = std::env::temp_dir().join(format!(
-            "rekindle-test-ports-{}",
-            rustix::process::getuid().as_raw()
-        ));
+        let dir = std::env::temp_dir().join(format!("rekindle-test-ports-{}", rustix::process::getuid().as_raw()));
         fs::create_dir_all(&dir).expect("make the directory for port locks");
         // Processes begin at different places, so they rarely meet.
         let start = std::process::id().wrapping_mul(97);

@@ -1,7 +1,8 @@
 //! A private PostgreSQL cluster.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -80,10 +81,7 @@ impl Postgres {
         } else {
             copy_programs(&installed, dir.path())
         };
-        let data = options
-            .data_dir
-            .clone()
-            .unwrap_or_else(|| dir.path().join("data"));
+        let data = options.data_dir.clone().unwrap_or_else(|| dir.path().join("data"));
         if options.data_dir.is_none() {
             make_cluster(&bin, &data, dir.path(), &options);
         }
@@ -98,15 +96,7 @@ impl Postgres {
              local replication all trust\nhost replication all 127.0.0.1/32 scram-sha-256\n",
         );
         fs::write(dir.path().join("pg_hba.conf"), access).expect("write pg_hba.conf");
-        let mut postgres = Self {
-            server: None,
-            options,
-            bin,
-            data,
-            certificate,
-            port: Port::take(),
-            dir,
-        };
+        let mut postgres = Self { server: None, options, bin, data, certificate, port: Port::take(), dir };
         postgres.launch();
         postgres
     }
@@ -180,9 +170,7 @@ impl Postgres {
 
     /// The authority's certificate, of a server started with `tls`.
     pub fn ca(&self) -> Option<&Path> {
-        self.certificate
-            .as_ref()
-            .map(|certificate| certificate.ca.as_path())
+        self.certificate.as_ref().map(|certificate| certificate.ca.as_path())
     }
 
     /// The last part of the server's log.
@@ -200,26 +188,14 @@ impl Postgres {
     /// # Panics
     /// With psql's standard error at the first statement that fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        self.try_psql(database, sql)
-            .unwrap_or_else(|err| panic!("psql {database}: {err}\n{:.500}", sql))
+        self.try_psql(database, sql).unwrap_or_else(|err| panic!("psql {database}: {err}\n{sql:.500}"))
     }
 
     /// As [`Postgres::psql`], with psql's standard error as `Err`.
     pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut child = self
             .client("psql")
-            .args([
-                "-X",
-                "-q",
-                "-A",
-                "-t",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-f",
-                "-",
-                "-d",
-                database,
-            ])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-", "-d", database])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -284,10 +260,7 @@ impl Postgres {
         }
         command.current_dir(self.dir.path());
         as_postgres(&mut command);
-        let traces = Traces {
-            dir: self.dir.path().to_owned(),
-            mount: None,
-        };
+        let traces = Traces { dir: self.dir.path().to_owned(), mount: None };
         let mut server = Server::spawn("PostgreSQL", command, &self.log(), Signal::QUIT, &traces);
         server.wait_ready(|| {
             let output = self.client("pg_isready").args(["-q", "-t", "5"]).output();
@@ -318,14 +291,8 @@ impl Postgres {
         .to_vec();
         if let Some(certificate) = &self.certificate {
             settings.push(("ssl".to_owned(), "on".to_owned()));
-            settings.push((
-                "ssl_cert_file".to_owned(),
-                certificate.cert.display().to_string(),
-            ));
-            settings.push((
-                "ssl_key_file".to_owned(),
-                certificate.key.display().to_string(),
-            ));
+            settings.push(("ssl_cert_file".to_owned(), certificate.cert.display().to_string()));
+            settings.push(("ssl_key_file".to_owned(), certificate.key.display().to_string()));
         }
         settings.extend(self.options.settings.iter().cloned());
         settings
@@ -343,16 +310,7 @@ fn make_cluster(bin: &Path, data: &Path, dir: &Path, options: &PostgresOptions) 
     give_to_postgres(&password);
     let mut command = tools::command(bin.join("initdb"));
     command
-        .args([
-            "-U",
-            "postgres",
-            "-A",
-            "scram-sha-256",
-            "-E",
-            "UTF8",
-            "--locale",
-            "C.UTF-8",
-        ])
+        .args(["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale", "C.UTF-8"])
         .args(["--no-sync", "--no-instructions", "-D"])
         .arg(data)
         .arg("--pwfile")
@@ -395,7 +353,7 @@ fn percent(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
         out
     })

@@ -55,13 +55,7 @@ impl Server {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn spawn(
-        name: &str,
-        mut command: Command,
-        log: &Path,
-        end_signal: Signal,
-        traces: &Traces,
-    ) -> Self {
+    pub fn spawn(name: &str, mut command: Command, log: &Path, end_signal: Signal, traces: &Traces) -> Self {
         let open = || {
             File::options()
                 .create(true)
@@ -88,13 +82,7 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|err| panic!("start the watchdog of {name}: {err}"));
-        Self {
-            name: name.to_owned(),
-            child,
-            watchdog,
-            log: log.to_owned(),
-            end_signal,
-        }
+        Self { name: name.to_owned(), child, watchdog, log: log.to_owned(), end_signal }
     }
 
     /// Waits until `probe` succeeds.
@@ -105,11 +93,7 @@ impl Server {
         let deadline = Instant::now() + READY_MAX;
         loop {
             if let Some(status) = self.exit_status() {
-                panic!(
-                    "{} ended at once with {status}\n{}",
-                    self.name,
-                    self.log_tail()
-                );
+                panic!("{} ended at once with {status}\n{}", self.name, self.log_tail());
             }
             match probe() {
                 Ok(()) => return,
@@ -204,11 +188,7 @@ impl Drop for Server {
 pub(crate) fn log_tail(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let tail = &bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..];
-    format!(
-        "--- end of {} ---\n{}",
-        log.display(),
-        String::from_utf8_lossy(tail)
-    )
+    format!("--- end of {} ---\n{}", log.display(), String::from_utf8_lossy(tail))
 }
 
 /// Runs a program to its end and gives its standard output.
@@ -216,10 +196,7 @@ pub(crate) fn log_tail(log: &Path) -> String {
 /// # Panics
 /// With its standard error when it fails.
 pub(crate) fn run(mut command: Command) -> Vec<u8> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|err| panic!("start {command:?}: {err}"));
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|err| panic!("start {command:?}: {err}"));
     assert!(
         output.status.success(),
         "{command:?} ended with {}\n{}",
@@ -240,8 +217,5 @@ fn signal_name(signal: Signal) -> &'static str {
 
 /// A temporary directory with a short path: a unix socket's path has room for 107 bytes only.
 pub(crate) fn temp_dir(prefix: &str) -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix(&format!("rk-{prefix}-"))
-        .tempdir()
-        .expect("make a temporary directory")
+    tempfile::Builder::new().prefix(&format!("rk-{prefix}-")).tempdir().expect("make a temporary directory")
 }

@@ -86,11 +86,7 @@ impl Proxy {
         let (number, for_thread) = (port.number(), Arc::clone(&shared));
         let listener = listen(number);
         let acceptor = thread::spawn(move || for_thread.accept(number, Some(listener)));
-        Self {
-            shared,
-            acceptor: Some(acceptor),
-            port,
-        }
+        Self { shared, acceptor: Some(acceptor), port }
     }
 
     /// The port on 127.0.0.1 that clients use.
@@ -153,7 +149,7 @@ impl Shared {
                 Some(open) => match open.accept() {
                     Ok((client, _)) => {
                         let shared = Arc::clone(&self);
-                        thread::spawn(move || shared.serve(client));
+                        thread::spawn(move || shared.serve(&client));
                     }
                     Err(_) => sleep(POLL),
                 },
@@ -162,50 +158,46 @@ impl Shared {
         }
     }
 
-    fn serve(self: Arc<Self>, client: TcpStream) {
+    fn serve(self: Arc<Self>, client: &TcpStream) {
         let _ = client.set_nonblocking(false);
         // A connection counts, and takes its fault from the script, with its first byte: a mere
         // look whether the port is open must not use it up.
         let _ = client.set_read_timeout(Some(POLL));
-        let own = match self.first_byte(&client) {
-            Some(own) => own,
-            None => return,
-        };
+        if !self.first_byte(client) {
+            return;
+        }
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let own = lock(&self.script).pop_front();
         if own.unwrap_or_else(|| *lock(&self.fault)) == Fault::Reset {
-            return reset(&client);
+            return reset(client);
         }
         let Ok(server) = TcpStream::connect(self.target) else {
-            return reset(&client);
+            return reset(client);
         };
         let (Ok(client_copy), Ok(server_copy)) = (client.try_clone(), server.try_clone()) else {
-            return reset(&client);
+            return reset(client);
         };
-        lock(&self.live).extend(
-            [&client, &server]
-                .into_iter()
-                .filter_map(|s| s.try_clone().ok()),
-        );
+        lock(&self.live).extend([client, &server].into_iter().filter_map(|s| s.try_clone().ok()));
         let shared = Arc::clone(&self);
         let back = thread::spawn(move || {
             shared.pump(&server_copy, &client_copy, Direction::ToClient, own);
         });
-        self.pump(&client, &server, Direction::ToServer, own);
+        self.pump(client, &server, Direction::ToServer, own);
         let _ = back.join();
     }
 
     /// Waits for the client's first byte, or, for a protocol where the server speaks first, a
-    /// moment. Gives the connection's own fault; `None` when the client has gone.
-    fn first_byte(&self, client: &TcpStream) -> Option<Option<Fault>> {
+    /// moment. Says whether the client is still there.
+    fn first_byte(&self, client: &TcpStream) -> bool {
         for _ in 0..5 {
             match client.peek(&mut [0]) {
-                Ok(0) => return None,
-                Ok(_) => break,
+                Ok(0) => return false,
+                Ok(_) => return true,
                 Err(err) if is_timeout(&err) => {}
-                Err(_) => return None,
+                Err(_) => return false,
             }
         }
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        Some(lock(&self.script).pop_front())
+        !self.over.load(Ordering::SeqCst)
     }
 
     /// Passes bytes one way until an end, a fault or the proxy's end.
@@ -234,9 +226,7 @@ impl Shared {
                 sleep(POLL);
                 continue;
             }
-            let size = usize::try_from(room)
-                .unwrap_or(usize::MAX)
-                .min(buffer.len());
+            let size = usize::try_from(room).unwrap_or(usize::MAX).min(buffer.len());
             match reader.read(&mut buffer[..size]) {
                 Ok(0) => {
                     let _ = to.shutdown(Shutdown::Write);
@@ -261,11 +251,9 @@ impl Shared {
 }
 
 fn listen(port: u16) -> TcpListener {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .unwrap_or_else(|err| panic!("listen on port {port}: {err}"));
-    listener
-        .set_nonblocking(true)
-        .expect("set a listener non-blocking");
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap_or_else(|err| panic!("listen on port {port}: {err}"));
+    listener.set_nonblocking(true).expect("set a listener non-blocking");
     listener
 }
 
@@ -287,10 +275,7 @@ fn reset(stream: &TcpStream) {
 }
 
 fn is_timeout(err: &std::io::Error) -> bool {
-    matches!(
-        err.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
+    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

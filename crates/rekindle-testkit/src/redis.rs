@@ -23,6 +23,7 @@ pub enum RedisProgram {
 
 /// How to start a server.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent choices, named where they are made")]
 pub struct RedisOptions {
     /// Which server program.
     pub program: RedisProgram,
@@ -82,20 +83,10 @@ impl Redis {
     /// When it is not installed or does not start.
     pub fn start(options: RedisOptions) -> Self {
         let dir = temp_dir("redis");
-        let data = options
-            .dir
-            .clone()
-            .unwrap_or_else(|| dir.path().join("data"));
+        let data = options.dir.clone().unwrap_or_else(|| dir.path().join("data"));
         fs::create_dir_all(&data).expect("make the data directory");
         let certificate = options.tls.then(|| Certificate::make(dir.path()));
-        let mut redis = Self {
-            server: None,
-            options,
-            data,
-            certificate,
-            port: Port::take(),
-            dir,
-        };
+        let mut redis = Self { server: None, options, data, certificate, port: Port::take(), dir };
         fs::write(redis.config_file(), redis.config()).expect("write redis.conf");
         redis.launch();
         redis
@@ -104,11 +95,7 @@ impl Redis {
     /// Connection URL over TCP (`rediss://` with TLS), with the default user's password.
     pub fn url(&self) -> String {
         let scheme = if self.options.tls { "rediss" } else { "redis" };
-        let login = self
-            .options
-            .password
-            .as_ref()
-            .map_or(String::new(), |word| format!(":{word}@"));
+        let login = self.options.password.as_ref().map_or(String::new(), |word| format!(":{word}@"));
         format!("{scheme}://{login}127.0.0.1:{}", self.port())
     }
 
@@ -134,9 +121,7 @@ impl Redis {
 
     /// The authority's certificate, of a server started with `tls`.
     pub fn ca(&self) -> Option<&Path> {
-        self.certificate
-            .as_ref()
-            .map(|certificate| certificate.ca.as_path())
+        self.certificate.as_ref().map(|certificate| certificate.ca.as_path())
     }
 
     /// The options it was started with.
@@ -159,8 +144,7 @@ impl Redis {
     /// # Panics
     /// When the server does not answer.
     pub fn connect(&self) -> Connection {
-        self.try_connect()
-            .unwrap_or_else(|err| panic!("connect to Redis: {err}"))
+        self.try_connect().unwrap_or_else(|err| panic!("connect to Redis: {err}"))
     }
 
     /// Runs one command in database 0 over a new connection.
@@ -170,10 +154,7 @@ impl Redis {
     pub fn command(&self, args: &[&[u8]]) -> Value {
         let answer = self.connect().call(args).expect("talk to Redis");
         if let Value::Error(error) = &answer {
-            let words: Vec<_> = args
-                .iter()
-                .map(|arg| String::from_utf8_lossy(arg))
-                .collect();
+            let words: Vec<_> = args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
             panic!("redis {words:?}: {error}");
         }
         answer
@@ -220,19 +201,12 @@ impl Redis {
         };
         let mut command = tools::command(tools::find(program));
         command.arg(self.config_file()).current_dir(self.dir.path());
-        let traces = Traces {
-            dir: self.dir.path().to_owned(),
-            mount: None,
-        };
+        let traces = Traces { dir: self.dir.path().to_owned(), mount: None };
         // What it holds is thrown away: no reason to let it save once more.
         let mut server = Server::spawn(program, command, &self.log(), Signal::KILL, &traces);
         server.wait_ready(|| {
             // While it loads its data it answers with an error.
-            match self
-                .try_connect()?
-                .call(&[b"PING"])
-                .map_err(|err| err.to_string())?
-            {
+            match self.try_connect()?.call(&[b"PING"]).map_err(|err| err.to_string())? {
                 Value::Error(error) => Err(error),
                 _ => Ok(()),
             }
@@ -247,10 +221,7 @@ impl Redis {
             format!("unixsocket {}", self.socket().display()),
             format!("dir {}", self.data.display()),
             "save \"\"".to_owned(),
-            format!(
-                "appendonly {}",
-                if self.options.appendonly { "yes" } else { "no" }
-            ),
+            format!("appendonly {}", if self.options.appendonly { "yes" } else { "no" }),
             format!("databases {}", self.options.databases),
         ];
         if let Some(certificate) = &self.certificate {

@@ -89,18 +89,14 @@ impl Connection {
     pub fn unix(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
-        Ok(Self {
-            stream: BufReader::new(Box::new(stream)),
-        })
+        Ok(Self { stream: BufReader::new(Box::new(stream)) })
     }
 
     /// Connects to a port of 127.0.0.1.
     pub fn tcp(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
-        Ok(Self {
-            stream: BufReader::new(Box::new(stream)),
-        })
+        Ok(Self { stream: BufReader::new(Box::new(stream)) })
     }
 
     /// Sends one command and reads its answer.
@@ -129,9 +125,7 @@ impl Connection {
     /// Reads one answer.
     pub fn receive(&mut self) -> io::Result<Value> {
         let line = self.line()?;
-        let (kind, rest) = line
-            .split_at_checked(1)
-            .ok_or_else(|| bad("an empty line"))?;
+        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
         match kind {
             "+" => Ok(Value::Status(rest.to_owned())),
             "-" => Ok(Value::Error(rest.to_owned())),
@@ -146,10 +140,7 @@ impl Connection {
                 Err(_) => Ok(Value::Nil),
             },
             "*" => match usize::try_from(number(rest)?) {
-                Ok(length) => (0..length)
-                    .map(|_| self.receive())
-                    .collect::<io::Result<_>>()
-                    .map(Value::Array),
+                Ok(length) => (0..length).map(|_| self.receive()).collect::<io::Result<_>>().map(Value::Array),
                 Err(_) => Ok(Value::Nil),
             },
             _ => Err(bad(&line)),
@@ -161,9 +152,7 @@ impl Connection {
         if self.stream.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        line.strip_suffix("\r\n")
-            .map(str::to_owned)
-            .ok_or_else(|| bad(&line))
+        line.strip_suffix("\r\n").map(str::to_owned).ok_or_else(|| bad(&line))
     }
 }
 
@@ -172,8 +161,5 @@ fn number(text: &str) -> io::Result<i64> {
 }
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("not a RESP2 answer: {what:?}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("not a RESP2 answer: {what:?}"))
 }

@@ -55,7 +55,7 @@ pub struct S3 {
     server: Option<Server>,
     certificate: Option<Certificate>,
     ports: Ports,
-    read_only: bool,
+    options: S3Options,
     // Unmounted before the directory below it is removed.
     mount: Option<Mount>,
     dir: TempDir,
@@ -70,18 +70,9 @@ impl S3 {
         let dir = temp_dir("s3");
         let data = dir.path().join("data");
         fs::create_dir(&data).expect("make the data directory");
-        let mount = options
-            .data_dir_tmpfs_mb
-            .map(|mib| Mount::tmpfs(&data, mib));
+        let mount = options.data_dir_tmpfs_mb.map(|mib| Mount::tmpfs(&data, mib));
         let certificate = options.tls.then(|| Certificate::make(dir.path()));
-        let mut s3 = Self {
-            server: None,
-            certificate,
-            ports: Ports::take(),
-            read_only: options.read_only_key,
-            mount,
-            dir,
-        };
+        let mut s3 = Self { server: None, certificate, ports: Ports::take(), options, mount, dir };
         fs::write(s3.dir.path().join("s3.json"), s3.identities()).expect("write s3.json");
         s3.launch();
         s3
@@ -98,11 +89,7 @@ impl S3 {
 
     /// The port of the endpoint on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        if self.certificate.is_some() {
-            self.ports.s3_https.number()
-        } else {
-            self.ports.s3.number()
-        }
+        if self.certificate.is_some() { self.ports.s3_https.number() } else { self.ports.s3.number() }
     }
 
     /// The region to sign requests for.
@@ -137,9 +124,7 @@ impl S3 {
 
     /// The authority's certificate, of a server started with `tls`.
     pub fn ca(&self) -> Option<&Path> {
-        self.certificate
-            .as_ref()
-            .map(|certificate| certificate.ca.as_path())
+        self.certificate.as_ref().map(|certificate| certificate.ca.as_path())
     }
 
     /// The directory with the server's data.
@@ -183,11 +168,7 @@ impl S3 {
     }
 
     fn key(&self) -> S3Key {
-        if self.read_only {
-            self.reader_key()
-        } else {
-            self.admin_key()
-        }
+        if self.options.read_only_key { self.reader_key() } else { self.admin_key() }
     }
 
     fn running(&self) -> &Server {
@@ -196,15 +177,10 @@ impl S3 {
 
     fn launch(&mut self) {
         let mut command = tools::command(tools::find("weed"));
-        command
-            .arg("-logtostderr=true")
-            .arg("mini")
-            .args(self.arguments());
+        command.arg("-logtostderr=true").arg("mini").args(self.arguments());
         command.current_dir(self.dir.path());
-        let traces = Traces {
-            dir: self.dir.path().to_owned(),
-            mount: self.mount.as_ref().map(|mount| mount.0.clone()),
-        };
+        let traces =
+            Traces { dir: self.dir.path().to_owned(), mount: self.mount.as_ref().map(|mount| mount.0.clone()) };
         // With a full disk it has been seen to ignore SIGTERM for minutes.
         let mut server = Server::spawn("SeaweedFS", command, &self.log(), Signal::KILL, &traces);
         let port = self.ports.s3.number();
@@ -257,11 +233,7 @@ impl S3 {
         };
         format!(
             r#"{{"identities":[{},{}]}}"#,
-            identity(
-                "admin",
-                &self.admin_key(),
-                r#""Admin","Read","Write","List","Tagging""#
-            ),
+            identity("admin", &self.admin_key(), r#""Admin","Read","Write","List","Tagging""#),
             identity("reader", &self.reader_key(), r#""Read","List""#)
         )
     }
@@ -307,10 +279,7 @@ impl Ports {
 }
 
 fn key(name: &str) -> S3Key {
-    S3Key {
-        access: format!("REKINDLE{name}"),
-        secret: format!("canary-s3-{}-secret", name.to_lowercase()),
-    }
+    S3Key { access: format!("REKINDLE{name}"), secret: format!("canary-s3-{}-secret", name.to_lowercase()) }
 }
 
 /// A mounted file system, unmounted when dropped.
@@ -324,9 +293,7 @@ impl Mount {
     /// When mounting fails; only root can mount.
     pub fn tmpfs(dir: &Path, mib: u32) -> Self {
         let mut command = Command::new("mount");
-        command
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(dir);
+        command.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir);
         run(command);
         Self(dir.to_owned())
     }

@@ -27,14 +27,7 @@ impl Certificate {
         let request = |args: &[&str], key: &Path, out: &Path| {
             let mut command = tools::command(tools::find("openssl"));
             command
-                .args([
-                    "req",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:P-256",
-                    "-nodes",
-                ])
+                .args(["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
                 .args(args)
                 .arg("-keyout")
                 .arg(key)
@@ -47,19 +40,7 @@ impl Certificate {
         fs::write(path("ca.cnf"), "[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n")
             .expect("write the authority's extensions");
         let config = path("ca.cnf").display().to_string();
-        request(
-            &[
-                "-x509",
-                "-config",
-                &config,
-                "-days",
-                "30",
-                "-subj",
-                "/CN=rekindle test authority",
-            ],
-            &ca_key,
-            &ca,
-        );
+        request(&["-x509", "-config", &config, "-days", "30", "-subj", "/CN=rekindle test authority"], &ca_key, &ca);
         let (cert, key, csr) = (path("server.pem"), path("server.key"), path("server.csr"));
         request(&["-config", &config, "-subj", "/CN=localhost"], &key, &csr);
         fs::write(path("server.ext"), "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")

@@ -11,10 +11,7 @@ pub fn tools_dir() -> Option<PathBuf> {
     if let Some(dir) = env::var_os("REKINDLE_TOOLS").filter(|dir| !dir.is_empty()) {
         return Some(PathBuf::from(dir));
     }
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|dir| dir.join(".tools"))
-        .find(|dir| dir.is_dir())
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join(".tools")).find(|dir| dir.is_dir())
 }
 
 /// The program of that name: from the tools directory, else from `PATH`, else from the system
@@ -23,8 +20,7 @@ pub fn tools_dir() -> Option<PathBuf> {
 /// # Panics
 /// When it is nowhere. A missing server must fail a test, never skip it.
 pub fn find(program: &str) -> PathBuf {
-    try_find(program)
-        .unwrap_or_else(|| panic!("`{program}` is not installed: run scripts/setup --tests"))
+    try_find(program).unwrap_or_else(|| panic!("`{program}` is not installed: run scripts/setup --tests"))
 }
 
 /// As [`find`], for the rare program that a test can do without.
@@ -56,16 +52,11 @@ pub fn postgres_bin(major: u32) -> PathBuf {
 /// Whether any user of the machine can run programs in this directory. A checkout below
 /// `/root`, for one, is closed to the user that PostgreSQL runs as.
 pub(crate) fn open_to_all(dir: &Path) -> bool {
-    dir.ancestors().all(|ancestor| {
-        ancestor
-            .metadata()
-            .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
-    })
+    dir.ancestors().all(|ancestor| ancestor.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))
 }
 
 fn is_program(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A command that is not led astray by what the developer's shell exports.

@@ -5,11 +5,7 @@ use rekindle_testkit::{Azurite, FakeGcs};
 
 fn get(port: u16, target: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -29,10 +25,6 @@ fn gcs_starts_with_its_bucket_and_keeps_it() {
 fn azurite_starts_with_its_container_and_checks_the_signature() {
     let mut azurite = Azurite::start();
     azurite.restart();
-    let target = format!(
-        "/{}/{}?restype=container",
-        azurite.account(),
-        azurite.container()
-    );
+    let target = format!("/{}/{}?restype=container", azurite.account(), azurite.container());
     assert!(get(azurite.port(), &target).starts_with("HTTP/1.1 4"));
 }

@@ -27,9 +27,7 @@ fn talk(proxy: &Proxy, count: usize) -> (usize, std::io::Result<()>) {
         Ok(stream) => stream,
         Err(err) => return (0, Err(err)),
     };
-    stream
-        .set_read_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let writer = thread::spawn(move || {
         let _ = sender.write_all(&vec![7; count]);
@@ -50,10 +48,7 @@ fn passes_everything_without_a_fault() {
     let proxy = Proxy::start(echo());
     let (count, result) = talk(&proxy, 300_000);
     assert!(result.is_ok());
-    assert_eq!(
-        (count, proxy.connections(), proxy.bytes()),
-        (300_000, 1, 600_000)
-    );
+    assert_eq!((count, proxy.connections(), proxy.bytes()), (300_000, 1, 600_000));
 }
 
 #[test]
@@ -64,10 +59,7 @@ fn cuts_and_resets_after_exactly_so_many_bytes() {
     assert_eq!(count, 1000);
     proxy.set(Fault::ResetAfter(Direction::ToClient, 0));
     let (count, result) = talk(&proxy, 10);
-    assert_eq!(
-        (count, kind(result)),
-        (0, std::io::ErrorKind::ConnectionReset)
-    );
+    assert_eq!((count, kind(result)), (0, std::io::ErrorKind::ConnectionReset));
     proxy.set(Fault::CutAfter(Direction::ToServer, 100));
     assert!(talk(&proxy, 5000).0 <= 100);
     proxy.set(Fault::None);
@@ -83,15 +75,9 @@ fn stalls_refuses_resets_and_delays() {
     proxy.set(Fault::Stall);
     assert_eq!(kind(talk(&proxy, 10).1), std::io::ErrorKind::WouldBlock);
     proxy.set(Fault::Refuse);
-    assert_eq!(
-        kind(talk(&proxy, 10).1),
-        std::io::ErrorKind::ConnectionRefused
-    );
+    assert_eq!(kind(talk(&proxy, 10).1), std::io::ErrorKind::ConnectionRefused);
     proxy.set(Fault::Reset);
-    assert_eq!(
-        kind(talk(&proxy, 10).1),
-        std::io::ErrorKind::ConnectionReset
-    );
+    assert_eq!(kind(talk(&proxy, 10).1), std::io::ErrorKind::ConnectionReset);
     proxy.set(Fault::Delay(Duration::from_millis(20)));
     let begin = std::time::Instant::now();
     assert_eq!(talk(&proxy, 10).0, 10);

@@ -3,28 +3,15 @@ use rekindle_testkit::{Redis, RedisOptions, RedisProgram, Value};
 
 fn set_and_get(redis: &Redis) {
     redis.command(&[b"SET", b"key", b"value"]);
-    assert_eq!(
-        redis.command(&[b"GET", b"key"]),
-        Value::Bytes(b"value".to_vec())
-    );
+    assert_eq!(redis.command(&[b"GET", b"key"]), Value::Bytes(b"value".to_vec()));
 }
 
 #[test]
 fn both_programs_start_and_leave_nothing() {
     for program in [RedisProgram::Redis, RedisProgram::Valkey] {
-        let redis = Redis::start(RedisOptions {
-            program,
-            ..RedisOptions::default()
-        });
+        let redis = Redis::start(RedisOptions { program, ..RedisOptions::default() });
         set_and_get(&redis);
-        assert_eq!(
-            Connection::tcp(redis.port())
-                .unwrap()
-                .call(&[b"PING"])
-                .unwrap()
-                .text(),
-            "PONG"
-        );
+        assert_eq!(Connection::tcp(redis.port()).unwrap().call(&[b"PING"]).unwrap().text(), "PONG");
         let dir = redis.socket();
         drop(redis);
         assert!(!dir.parent().unwrap().exists());
@@ -55,13 +42,8 @@ fn password_users_and_a_missing_config_command() {
     });
     set_and_get(&redis);
     let mut stranger = Connection::tcp(redis.port()).unwrap();
-    assert!(matches!(
-        stranger.call(&[b"GET", b"key"]).unwrap(),
-        Value::Error(_)
-    ));
-    stranger
-        .call(&[b"AUTH", b"backup", b"canary-user"])
-        .unwrap();
+    assert!(matches!(stranger.call(&[b"GET", b"key"]).unwrap(), Value::Error(_)));
+    stranger.call(&[b"AUTH", b"backup", b"canary-user"]).unwrap();
     assert_eq!(stranger.call(&[b"GET", b"key"]).unwrap().text(), "value");
     let answer = redis.connect().call(&[b"CONFIG", b"GET", b"dir"]).unwrap();
     assert!(matches!(answer, Value::Error(_)), "{answer:?}");
@@ -69,10 +51,7 @@ fn password_users_and_a_missing_config_command() {
 
 #[test]
 fn tls_only_speaks_tls() {
-    let redis = Redis::start(RedisOptions {
-        tls: true,
-        ..RedisOptions::default()
-    });
+    let redis = Redis::start(RedisOptions { tls: true, ..RedisOptions::default() });
     set_and_get(&redis);
     let plain = Connection::tcp(redis.port()).unwrap().call(&[b"PING"]);
     assert!(plain.is_err(), "{plain:?}");

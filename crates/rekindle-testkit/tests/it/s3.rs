@@ -32,47 +32,25 @@ fn the_bucket_takes_and_keeps_objects_over_a_crash() {
     assert!(cat.status.success(), "{cat:?}");
     s3.sigstop();
     s3.sigcont();
-    assert!(
-        restic(&s3, &s3.admin_key(), &["cat", "config"])
-            .status
-            .success()
-    );
+    assert!(restic(&s3, &s3.admin_key(), &["cat", "config"]).status.success());
 }
 
 #[test]
 fn tls_and_keys_are_checked() {
-    let s3 = S3::start(S3Options {
-        tls: true,
-        read_only_key: true,
-        ..S3Options::default()
-    });
+    let s3 = S3::start(S3Options { tls: true, read_only_key: true, ..S3Options::default() });
     assert!(s3.endpoint().starts_with("https://"));
     assert_eq!(s3.access_key(), s3.reader_key().access);
     assert!(!restic(&s3, &s3.reader_key(), &["init"]).status.success());
     let init = restic(&s3, &s3.admin_key(), &["init"]);
     assert!(init.status.success(), "{init:?}");
-    assert!(
-        restic(&s3, &s3.reader_key(), &["--no-lock", "cat", "config"])
-            .status
-            .success()
-    );
-    let wrong = S3Key {
-        secret: "wrong".to_owned(),
-        ..s3.admin_key()
-    };
-    assert!(
-        !restic(&s3, &wrong, &["--no-lock", "cat", "config"])
-            .status
-            .success()
-    );
+    assert!(restic(&s3, &s3.reader_key(), &["--no-lock", "cat", "config"]).status.success());
+    let wrong = S3Key { secret: "wrong".to_owned(), ..s3.admin_key() };
+    assert!(!restic(&s3, &wrong, &["--no-lock", "cat", "config"]).status.success());
 }
 
 #[test]
 fn a_small_disk_runs_full_and_is_unmounted() {
-    let s3 = S3::start(S3Options {
-        data_dir_tmpfs_mb: Some(96),
-        ..S3Options::default()
-    });
+    let s3 = S3::start(S3Options { data_dir_tmpfs_mb: Some(96), ..S3Options::default() });
     assert!(restic(&s3, &s3.admin_key(), &["init"]).status.success());
     let noise = tempfile::NamedTempFile::new().unwrap();
     let mut random = std::fs::File::open("/dev/urandom").unwrap();
