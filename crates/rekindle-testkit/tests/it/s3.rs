@@ -1,5 +1,6 @@
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rekindle_testkit::s3::S3Key;
 use rekindle_testkit::{S3, S3Options, tools};
@@ -56,23 +57,28 @@ fn a_small_disk_runs_full_and_is_unmounted() {
     let mut random = std::fs::File::open("/dev/urandom").unwrap();
     let mut file = noise.as_file();
     std::io::copy(&mut std::io::Read::take(&mut random, 128 << 20), &mut file).unwrap();
-    let path: PathBuf = noise.path().into();
-    let program = tools::find("restic");
-    let mut child = Command::new("timeout")
-        .arg("20")
-        .arg(program)
+    let said = tempfile::NamedTempFile::new().unwrap();
+    let mut child = Command::new(tools::find("restic"))
         .args(["--no-cache", "-r"])
         .arg(format!("s3:{}/{}/repo", s3.endpoint(), s3.bucket()))
         .arg("backup")
-        .arg(path)
+        .arg(noise.path())
         .env("AWS_ACCESS_KEY_ID", s3.access_key())
         .env("AWS_SECRET_ACCESS_KEY", s3.secret_key())
         .env("RESTIC_PASSWORD", "x")
-        .stderr(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stderr(said.as_file().try_clone().unwrap())
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    assert!(!child.wait().unwrap().success());
+    // restic would try again for many minutes: its first complaint is enough.
+    let complained = || std::fs::read_to_string(said.path()).unwrap().contains("returned error");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !complained() && child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(complained(), "a full disk refuses a write");
+    child.kill().unwrap();
+    child.wait().unwrap();
     let pid = s3.pid().unwrap();
     let data = s3.data_dir();
     let mounted = || {
