@@ -96,10 +96,7 @@ pub(super) fn xattrs(reach: Reach<'_>) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<Strin
             Err(Errno::NODATA | Errno::NOENT) => {}
             Err(errno) => {
                 let name = String::from_utf8_lossy(name).escape_debug().to_string();
-                problem = Some(format!(
-                    "read extended attribute `{name}`: {}",
-                    said(errno)
-                ));
+                problem = Some(format!("read extended attribute `{name}`: {}", said(errno)));
             }
         }
     }

@@ -162,8 +162,8 @@ impl OwnPlaces {
         };
         for place in places.filter(|place| place.is_absolute()) {
             let name = place.as_os_str().as_encoded_bytes();
-            let status = open_directory(CWD, name, Links::Follow)
-                .and_then(|open| status_of(open.as_fd()));
+            let status =
+                open_directory(CWD, name, Links::Follow).and_then(|open| status_of(open.as_fd()));
             if let (Ok(status), Ok(real)) = (status, place.canonicalize()) {
                 found.identities.insert(status.identity());
                 found.real_paths.push(real);

@@ -22,6 +22,9 @@ use super::sys::{Status, open_file, status_of};
 const READ_AGAIN_MAX: u8 = 2;
 /// Files from here on are announced to the kernel as being read from start to end.
 const ADVISE_BYTES_MIN: u64 = 1 << 20;
+/// Virtual file systems (`/proc`, some FUSE ones) say 0 bytes and give more: such files are read to
+/// their end, up to this much.
+const UNTOLD_BYTES_MAX: u64 = 64 << 20;
 /// The kernel stamps changes with the time of its last tick (10 ms at 100 Hz), so a change within
 /// this time after a reading may leave every time of the file as it was.
 const TICK_NANOSECONDS: i128 = 20_000_000;
@@ -191,7 +194,10 @@ impl FileRead {
     }
 
     fn step(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        let left = self.before.size.saturating_sub(self.position);
+        let left = match self.before.size {
+            0 => UNTOLD_BYTES_MAX.saturating_sub(self.position),
+            size => size.saturating_sub(self.position),
+        };
         if left == 0 || buffer.is_empty() {
             return Ok(0);
         }
@@ -213,7 +219,7 @@ impl FileRead {
     }
 
     fn differs(&self, after: &Status) -> Option<String> {
-        if self.position != self.before.size {
+        if self.position < self.before.size {
             let (was, got) = (self.before.size, self.position);
             return Some(format!("it shrank from {was} to {got} bytes"));
         }
@@ -244,16 +250,15 @@ impl ContentRead for FileRead {
             Err(errno) if self.is_root => Err(ReadFault::Abort(root_fault(&self.path, errno))),
             Err(errno) => {
                 let text = format!("read at byte {}: {}", self.position, said(errno));
-                self.journal
-                    .note(NoteClass::Unreadable, &self.path, text)?;
+                self.journal.note(NoteClass::Unreadable, &self.path, text)?;
                 Err(ReadFault::Skip)
             }
         }
     }
 
     fn close(self: Box<Self>) -> Result<Closing, Fault> {
-        let after = status_of(self.file.as_fd())
-            .map_err(|errno| super::read_fault(&self.path, errno))?;
+        let after =
+            status_of(self.file.as_fd()).map_err(|errno| super::read_fault(&self.path, errno))?;
         let Some(difference) = self.differs(&after) else {
             return Ok(Closing::Keep(Box::new(self.meta)));
         };

@@ -65,10 +65,7 @@ fn check(pattern: &str) -> Result<(), &'static str> {
     }
 }
 
-fn bad(
-    pattern: &str,
-    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Fault {
+fn bad(pattern: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
     Fault::new(
         codes::FILES_PATTERN,
         format!("read the exclude pattern `{}`", pattern.escape_debug()),

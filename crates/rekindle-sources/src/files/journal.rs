@@ -89,11 +89,9 @@ impl Journal {
                     "the policy for `{}` is `fail`; exclude the path or relax the policy",
                     class.as_str()
                 );
-                return Err(
-                    Fault::new(codes::FILES_READ, format!("save `/{path}`"))
-                        .because(text)
-                        .hint(hint),
-                );
+                return Err(Fault::new(codes::FILES_READ, format!("save `/{path}`"))
+                    .because(text)
+                    .hint(hint));
             }
         };
         self.notebook

@@ -94,9 +94,12 @@ impl FilesComponent {
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let slow = |_| {
-            Fault::new(codes::FILES_ROOT, format!("look at the paths of `{}`", self.id))
-                .because(format!("no answer within {} s", LOOK_MAX.as_secs()))
-                .hint("check that network file systems below these paths are reachable")
+            Fault::new(
+                codes::FILES_ROOT,
+                format!("look at the paths of `{}`", self.id),
+            )
+            .because(format!("no answer within {} s", LOOK_MAX.as_secs()))
+            .hint("check that network file systems below these paths are reachable")
         };
         tokio::time::timeout(LOOK_MAX, self.blocking(work))
             .await
@@ -153,11 +156,14 @@ impl Component for FilesComponent {
 /// A configured path that cannot be saved: the component is missing.
 fn root_fault(path: &EntryPath, why: impl Into<std::io::Error>) -> Fault {
     let uid = rustix::process::geteuid().as_raw();
-    Fault::new(codes::FILES_ROOT, format!("read the configured path `/{path}`"))
-        .because(why.into())
-        .hint(format!(
-            "check that `/{path}` exists and that user {uid} may read it, or take it out of `paths`"
-        ))
+    Fault::new(
+        codes::FILES_ROOT,
+        format!("read the configured path `/{path}`"),
+    )
+    .because(why.into())
+    .hint(format!(
+        "check that `/{path}` exists and that user {uid} may read it, or take it out of `paths`"
+    ))
 }
 
 /// Something about a single entry that ends the component.

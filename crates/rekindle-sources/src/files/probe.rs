@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use rekindle_core::Result;
 use rekindle_core::cancel::Cancel;
 use rekindle_core::port::Finding;
-use rekindle_core::Result;
 use rustix::fs::{CWD, FileType};
 
 use super::FilesComponent;
@@ -28,7 +28,10 @@ pub(super) fn probe(component: &FilesComponent, cancel: &Cancel) -> Result<Vec<F
         let path = (component.layout.paths.iter())
             .find(|path| path.parent().is_some() && Path::new(bare).starts_with(path))?;
         Some(Finding::warning(
-            format!("the pattern `{pattern}` begins with the path `{}`", show(path)),
+            format!(
+                "the pattern `{pattern}` begins with the path `{}`",
+                show(path)
+            ),
             "patterns are relative to each configured path: leave that beginning out",
         ))
     }));
@@ -47,7 +50,10 @@ fn look(
         return Ok(vec![Finding::bad(fault.chain(), remedy)]);
     }
     if let Some(place) = own.around(path) {
-        let text = format!("`{shown}` is inside `{}`, which belongs to rekindle", show(place));
+        let text = format!(
+            "`{shown}` is inside `{}`, which belongs to rekindle",
+            show(place)
+        );
         let remedy = "take it out of `paths`, or keep the repository somewhere else";
         return Ok(vec![Finding::bad(text, remedy)]);
     }
@@ -75,7 +81,9 @@ fn look(
             let seen = count(path, cancel)?;
             directory(&shown, &seen, status.mount_root)
         }
-        FileType::RegularFile => Finding::good(format!("`{shown}` is a file of {} bytes", status.size)),
+        FileType::RegularFile => {
+            Finding::good(format!("`{shown}` is a file of {} bytes", status.size))
+        }
         FileType::Symlink => Finding::warning(
             format!("`{shown}` is a symbolic link: only the link is saved"),
             "name its target in `paths`",
@@ -89,7 +97,12 @@ fn look(
 }
 
 fn directory(shown: &str, seen: &Count, mount_root: bool) -> Finding {
-    let Count { entries, bytes, more, unreadable } = *seen;
+    let Count {
+        entries,
+        bytes,
+        more,
+        unreadable,
+    } = *seen;
     if unreadable > 0 {
         // A warning only: the entries may be excluded, which this look does not apply.
         return Finding::warning(

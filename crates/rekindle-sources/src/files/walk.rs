@@ -413,7 +413,8 @@ impl Walk {
             let text = format!(
                 "a configured path is a symbolic link: only the link is saved, not `{shown}`"
             );
-            self.journal.note(NoteClass::Information, &spot.path, text)?;
+            self.journal
+                .note(NoteClass::Information, &spot.path, text)?;
         }
         let reach = Reach::Name(spot.directory.as_fd(), &spot.name);
         let meta = self.meta(spot, EntryKind::Symlink { target }, status, reach)?;
