@@ -6,3 +6,4 @@ pub mod child;
 pub mod postgres;
 
 pub mod files;
+pub mod redis;

@@ -13,4 +13,7 @@ codes! {
     REDIS_RESTORE = "RK-RD-010", Failed, AfterFix, "keys could not be restored";
     REDIS_TARGET_RUNNING = "RK-RD-011", Refused, AfterFix, "a Redis server runs on the target directory";
     REDIS_COUNTS = "RK-RD-012", Negative, Never, "restored keys differ from the manifest";
+    REDIS_LOADING = "RK-RD-013", Unreachable, Backoff, "Redis is not ready to serve";
+    REDIS_TLS = "RK-RD-014", Unreachable, AfterFix, "TLS with Redis could not be agreed on";
+    REDIS_TARGET = "RK-RD-015", Failed, AfterFix, "the data directory of Redis cannot be written";
 }
