@@ -19,4 +19,9 @@ codes! {
     REPO_PRUNE_REFUSED = "RK-RP-016", Refused, AfterFix, "prune refused: the view of the repository is doubtful";
     REPO_ENGINE = "RK-RP-017", Failed, AfterFix, "the repository engine reported an error";
     REPO_UNSAFE_NAME = "RK-RP-018", Refused, Never, "a stored name would leave the restore target";
+    REPO_WEAK_PASSWORD = "RK-RP-030", Refused, AfterFix, "the repository password is too weak";
+    REPO_UNFIT_STORE = "RK-RP-031", Refused, AfterFix, "the storage does not keep what a repository needs";
+    REPO_KEY_IN_USE = "RK-RP-032", Refused, AfterFix, "this key must not be removed";
+    REPO_NO_KEY = "RK-RP-033", Usage, AfterFix, "there is no such key";
+    REPO_COPY_INCOMPLETE = "RK-RP-034", Damaged, Never, "a copied point is not whole";
 }

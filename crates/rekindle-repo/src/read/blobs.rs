@@ -1,0 +1,173 @@
+//! Blobs by their id: fetched, opened, decompressed and compared with the id.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use rekindle_core::{Fault, Result, codes};
+use rekindle_store::Key as ObjectKey;
+use rekindle_store::blocking::BlockingStore;
+
+use super::index::{BlobIndex, Location};
+use crate::format::crypto::Key;
+use crate::format::node::Node;
+use crate::format::pack::{BLOB_BYTES_MAX, BlobKind};
+use crate::format::{BadFormat, Id, names, tree};
+
+/// Trees stand close together in their packs: this much around one is read at once.
+const TREE_BLOCK_BYTES: u64 = 1 << 20;
+/// Such pieces kept, the most recently used ones.
+const TREE_BLOCKS_MAX: usize = 16;
+
+/// Reads blobs of one repository, as its index was when the reader was made.
+#[derive(Debug)]
+pub(crate) struct BlobReader {
+    store: BlockingStore,
+    key: Key,
+    pub(crate) index: BlobIndex,
+    blocks: Mutex<VecDeque<(u32, u64, Bytes)>>,
+}
+
+impl BlobReader {
+    /// Over a loaded index.
+    pub(crate) fn new(store: BlockingStore, key: Key, index: BlobIndex) -> Self {
+        Self { store, key, index, blocks: Mutex::default() }
+    }
+
+    /// The content of a blob. When one copy of it is damaged, the others are tried.
+    pub(crate) fn blob(&self, kind: BlobKind, id: &Id, opener: &mut Opener) -> Result<Vec<u8>> {
+        let mut first = None;
+        for location in self.index.find(kind, id) {
+            match self.copy(&location, opener) {
+                Ok(content) => return Ok(content),
+                Err(fault) => first = first.or(Some(fault)),
+            }
+        }
+        Err(first.unwrap_or_else(|| self.index.absent(kind, id)))
+    }
+
+    /// A directory, as stored: names and order are not checked.
+    pub(crate) fn tree(&self, id: &Id) -> Result<Vec<Node>> {
+        let json = self.blob(BlobKind::Tree, id, &mut Opener::new())?;
+        tree::decode(&json).map_err(|bad| Fault::new(codes::REPO_DAMAGED, format!("read tree {id}")).because(bad))
+    }
+
+    /// The bytes of one copy of a blob.
+    fn copy(&self, location: &Location, opener: &mut Opener) -> Result<Vec<u8>> {
+        let start = u64::from(location.blob.offset);
+        let range = start..start + u64::from(location.blob.length);
+        let sealed = match location.blob.kind {
+            BlobKind::Data => self.range(location.pack, range)?,
+            BlobKind::Tree => self.tree_range(location.pack, range)?,
+        };
+        self.open(location, &sealed, opener)
+    }
+
+    /// Opens the sealed bytes of one copy and compares them with the blob's id.
+    pub(crate) fn open(&self, location: &Location, sealed: &[u8], opener: &mut Opener) -> Result<Vec<u8>> {
+        opener.open(&self.key, location, sealed).map_err(|bad| self.damaged(location, bad))
+    }
+
+    fn damaged(&self, location: &Location, bad: BadFormat) -> Fault {
+        let pack = names::pack(&self.index.pack(location.pack).id);
+        let what = format!(
+            "read {} blob {} at byte {} of `{pack}`",
+            location.blob.kind.as_str(),
+            location.blob.id,
+            location.blob.offset
+        );
+        Fault::new(codes::REPO_DAMAGED, what).because(bad)
+    }
+
+    /// Bytes of a pack.
+    pub(crate) fn range(&self, pack: u32, range: Range<u64>) -> Result<Bytes> {
+        let path = names::pack(&self.index.pack(pack).id);
+        self.store.get_range(&ObjectKey::new(&path)?, range)
+    }
+
+    fn tree_range(&self, pack: u32, range: Range<u64>) -> Result<Bytes> {
+        let block = range.start / TREE_BLOCK_BYTES;
+        let start = block * TREE_BLOCK_BYTES;
+        let end = (start + TREE_BLOCK_BYTES).min(u64::from(self.index.pack(pack).blobs_end));
+        if range.end > end {
+            return self.range(pack, range);
+        }
+        let cut = |bytes: &Bytes| {
+            let from = usize::try_from(range.start - start).ok()?;
+            let to = usize::try_from(range.end - start).ok()?;
+            (to <= bytes.len()).then(|| bytes.slice(from..to))
+        };
+        if let Some(bytes) = self.cached(pack, block).as_ref().and_then(cut) {
+            return Ok(bytes);
+        }
+        // A pack that was cut is read as far as it goes: what is needed may stand before the cut.
+        let Ok(bytes) = self.range(pack, start..end) else {
+            return self.range(pack, range);
+        };
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if blocks.len() >= TREE_BLOCKS_MAX {
+            blocks.pop_front();
+        }
+        blocks.push_back((pack, block, bytes.clone()));
+        drop(blocks);
+        match cut(&bytes) {
+            Some(bytes) => Ok(bytes),
+            None => self.range(pack, range),
+        }
+    }
+
+    fn cached(&self, pack: u32, block: u64) -> Option<Bytes> {
+        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = blocks.iter().position(|(p, b, _)| (*p, *b) == (pack, block))?;
+        let hit = blocks.remove(at)?;
+        let bytes = hit.2.clone();
+        blocks.push_back(hit);
+        Some(bytes)
+    }
+}
+
+/// Shared ownership of a reader.
+pub(crate) type SharedReader = Arc<BlobReader>;
+
+/// Opens sealed blobs with a decompressor that is used again and again; one per thread.
+pub(crate) struct Opener {
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Opener {
+    /// Makes its decompressor when it meets the first compressed blob.
+    pub(crate) fn new() -> Self {
+        Self { decompressor: None }
+    }
+
+    /// Opens, decompresses and compares with the id.
+    pub(crate) fn open(&mut self, key: &Key, location: &Location, sealed: &[u8]) -> Result<Vec<u8>, BadFormat> {
+        let blob = &location.blob;
+        let plain = key.open(sealed)?;
+        let content = match blob.uncompressed {
+            None => plain,
+            Some(length) if length > BLOB_BYTES_MAX => {
+                return Err(BadFormat::new("a blob is longer than it may be"));
+            }
+            Some(length) => self.decompress(&plain, length as usize)?,
+        };
+        if Id::of(&content) != blob.id {
+            return Err(BadFormat::new("its content does not fit its id"));
+        }
+        Ok(content)
+    }
+
+    fn decompress(&mut self, frame: &[u8], length: usize) -> Result<Vec<u8>, BadFormat> {
+        let bad = |e: std::io::Error| BadFormat::new(format!("decompress: {e}"));
+        let decompressor = match &mut self.decompressor {
+            Some(there) => there,
+            none => none.insert(zstd::bulk::Decompressor::new().map_err(bad)?),
+        };
+        let content = decompressor.decompress(frame, length).map_err(bad)?;
+        if content.len() != length {
+            return Err(BadFormat::new("it has another length than the index says"));
+        }
+        Ok(content)
+    }
+}

@@ -1,0 +1,71 @@
+//! A component of a point (or any directory of a foreign snapshot), for reading.
+
+use rekindle_core::entry::{ContentRead, EntryKind, EntryPath};
+use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::port::{Materialize, Materialized, PartReader, RunContext, StoredEntry};
+use rekindle_core::{Fault, Result, codes};
+
+use super::blobs::SharedReader;
+use super::stream::Stream;
+use super::tree::{Walk, find, stored};
+use crate::format::Id;
+use crate::format::node::NodeContent;
+use crate::restore;
+
+/// Whether what is read must fit the tally of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tallied {
+    /// The record is a manifest's: entries and bytes are known.
+    Yes,
+    /// The record was made up for a foreign snapshot.
+    No,
+}
+
+/// Reads one component.
+#[derive(Debug)]
+pub(crate) struct RepoPart {
+    pub(crate) reader: SharedReader,
+    pub(crate) tree: Id,
+    pub(crate) record: ComponentRecord,
+    pub(crate) tallied: Tallied,
+}
+
+impl PartReader for RepoPart {
+    fn record(&self) -> &ComponentRecord {
+        &self.record
+    }
+
+    fn list(&self, within: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
+        let reader = SharedReader::clone(&self.reader);
+        let Some(path) = within else {
+            let walk = Walk::below(reader, None, self.tree);
+            return Ok(Box::new(walk.map(|item| item.map(|(path, node)| stored(path, node)))));
+        };
+        let node = find(&self.reader, &self.tree, path)?;
+        let below = match node.content {
+            NodeContent::Subtree(tree) => Some(Walk::below(reader, Some(path.clone()), tree)),
+            NodeContent::Blobs(_) | NodeContent::Nothing => None,
+        };
+        let first = stored(path.clone(), node);
+        let rest = below.into_iter().flatten();
+        Ok(Box::new(std::iter::once(Ok(first)).chain(rest.map(|item| item.map(|(path, node)| stored(path, node))))))
+    }
+
+    fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>> {
+        let node = find(&self.reader, &self.tree, path)?;
+        match (node.meta.kind == EntryKind::File, node.content) {
+            (true, NodeContent::Blobs(ids)) => {
+                let reader = SharedReader::clone(&self.reader);
+                Ok(Box::new(Stream::new(reader, node.meta, ids)?))
+            }
+            _ => {
+                Err(Fault::new(codes::REPO_NO_ENTRY, format!("read the content of `{path}`"))
+                    .because("it is not a file"))
+            }
+        }
+    }
+
+    fn materialize(&self, request: &Materialize, context: &RunContext) -> Result<Materialized> {
+        restore::materialize(self, request, context)
+    }
+}
