@@ -52,6 +52,7 @@ install_packages() {
 
 # The Debian mirror this machine already uses.
 debian_mirror() {
+    # shellcheck disable=SC2016 # apt's own placeholders
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
         awk '$3 == "main" && $2 !~ /-(security|updates|backports)/ && $1 !~ /security/ { print $1; exit }'
 }

@@ -222,6 +222,8 @@ impl Postgres {
             .env("PGHOST", self.host_socket_dir())
             .env("PGPORT", self.port().to_string())
             .env("PGUSER", self.superuser())
+            // No certificates or password files of whoever runs the tests.
+            .env("HOME", self.dir.path())
             .env("PGPASSFILE", self.dir.path().join("no-password-file"));
         command
     }
