@@ -10,7 +10,9 @@ use rekindle_core::port::{Component, Finding, Level, PartReader, RestoreReport, 
 use rekindle_core::{Fault, PointId, Result, codes};
 use rekindle_sources::files::FilesOptions;
 
-use crate::files_support::{MemoryPart, capture, component, context, odd_tree, options, set_mode, set_time, wait};
+use crate::files_support::{
+    CHILD_PLACE, MemoryPart, capture, component, context, odd_tree, options, run_child, set_mode, set_time, wait,
+};
 
 const SHORT: &str = "01234567";
 
@@ -325,4 +327,56 @@ fn an_unusable_target_is_named() {
         assert!(fault.is(codes::FILES_TARGET), "{fault:?}");
     }
     assert!(world.refused(&request(Target::Live)).is(codes::ENGINE_TARGET));
+}
+
+#[test]
+fn a_mount_point_gets_its_content_swapped() {
+    assert!(rustix::process::geteuid().is_root(), "this test needs root");
+    let place = tempfile::tempdir().unwrap();
+    let under = ["unshare", "--mount", "--propagation", "private"];
+    run_child("files_restore::child_with_a_mount", &under, place.path());
+}
+
+fn mount(at: &Path, options: &str) {
+    let done =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(at).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+#[ignore = "run by `a_mount_point_gets_its_content_swapped` with its own mounts"]
+fn child_with_a_mount() {
+    let top = PathBuf::from(std::env::var_os(CHILD_PLACE).unwrap());
+    let live = top.join("live");
+    fs::create_dir(&live).unwrap();
+    mount(&live, "size=64m,mode=711");
+    odd_tree(&live);
+    set_time(&live, 1_234_567, 89);
+    let world = World::new(options(&[&live]), tempfile::tempdir_in(&top).unwrap());
+    let before = picture(&live);
+    fs::remove_dir_all(live.join("sub")).unwrap();
+    fs::write(live.join("plain"), "spoiled").unwrap();
+    fs::write(live.join("later"), "later").unwrap();
+    set_mode(&live, 0o700);
+    let report = world.restore(&in_place(false)).unwrap();
+    assert!(report.warnings.iter().any(|w| w.contains("mount point")), "{report:?}");
+    let kept = live.join(format!(".pre-restore-{SHORT}"));
+    assert_eq!(report.kept_old.as_deref(), kept.to_str());
+    assert_eq!(fs::read(kept.join("later")).unwrap(), b"later");
+    assert_eq!(fs::read(kept.join("plain")).unwrap(), b"spoiled");
+    all_good(&world.check(&report));
+    fs::remove_dir_all(&kept).unwrap();
+    set_time(&live, 1_234_567, 89);
+    assert_eq!(picture(&live), before);
+    // A real file system that is too small: nothing is written to it.
+    let small = top.join("small");
+    fs::create_dir(&small).unwrap();
+    mount(&small, "size=256k");
+    let fault = world.refused(&new_at(&small));
+    assert!(fault.is(codes::FILES_SPACE), "{fault:?}");
+    assert_eq!(fs::read_dir(&small).unwrap().count(), 0);
+    // Other file systems inside a configured path are entered only when asked for.
+    let around = FilesOptions { one_file_system: true, ..options(&[&top]) };
+    let (collected, _) = capture(around).unwrap();
+    assert!(collected.get(&live).is_some() && collected.below(&live).is_empty());
 }

@@ -161,6 +161,26 @@ pub(crate) fn capture(options: FilesOptions) -> Result<(Collected, CaptureProof)
     Ok((collected, wait(capture.finish())?))
 }
 
+/// Where a child test finds the place it works on.
+pub(crate) const CHILD_PLACE: &str = "FILES_TEST_PLACE";
+
+/// Runs one ignored test of this binary under another program (`setpriv …`, `unshare …`).
+pub(crate) fn run_child(test: &str, under: &[&str], place: &Path) {
+    let copy = tempfile::tempdir().unwrap();
+    set_mode(copy.path(), 0o755);
+    let program = copy.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = std::process::Command::new(under[0])
+        .args(&under[1..])
+        .arg(&program)
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .env(CHILD_PLACE, place)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+}
+
 /// A tree with everything that is odd; needs no privilege.
 pub(crate) fn odd_tree(top: &Path) {
     use std::ffi::OsStr;
