@@ -1,0 +1,244 @@
+//! The lock that keeps restic, rustic's users and ourselves from pruning while somebody writes.
+//!
+//! restic's protocol: look for conflicting locks, write the own one, look again. A lock is
+//! refreshed by writing a new file and removing the old one; it is stale when it is older than
+//! half an hour, or when its process on this host is gone.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rekindle_core::port::Clock;
+use rekindle_core::{Fault, Result, codes};
+use rekindle_store::{Key as ObjectKey, ObjectMeta, PutMode};
+use rustix::process::{Pid, getgid, getuid, test_kill_process};
+
+use crate::format::lock::LockFile;
+use crate::format::{Id, names, time, unpacked};
+use crate::repo::Repo;
+
+/// After this a lock counts as left behind; restic's own figure.
+const STALE_AFTER_SECONDS: i64 = 30 * 60;
+/// A run whose last refresh is older than this must not rely on its lock any more.
+const UNSAFE_AFTER_SECONDS: i64 = 25 * 60;
+const REFRESH_EVERY: Duration = Duration::from_secs(4 * 60);
+/// Pause between writing the lock and looking again, for stores whose listings lag; as restic.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// What a lock allows others to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Others may read and write, nobody may prune.
+    Shared,
+    /// Nobody else may work on the repository.
+    Exclusive,
+}
+
+struct Held {
+    repo: Repo,
+    clock: Arc<dyn Clock>,
+    kind: LockKind,
+    /// The lock file as it stands now, and its time in seconds.
+    current: Mutex<(Id, i64)>,
+}
+
+/// A held lock. Call [`release`](Lock::release); a dropped one is let go in the background.
+pub struct Lock {
+    held: Arc<Held>,
+    stop: Sender<()>,
+    refresher: Option<JoinHandle<Result<()>>>,
+}
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lock").field("kind", &self.held.kind).finish_non_exhaustive()
+    }
+}
+
+impl Lock {
+    /// Takes the lock, or says who holds it (`REPO_LOCKED`). Removes stale locks. Blocking.
+    pub fn acquire(repo: &Repo, clock: Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
+        refuse_conflicts(repo, &*clock, kind, None)?;
+        let current = write(repo, &*clock, kind)?;
+        let mut lock =
+            Self::guard(Held { repo: repo.clone(), clock: Arc::clone(&clock), kind, current: Mutex::new(current) })?;
+        std::thread::sleep(SETTLE);
+        if let Err(fault) = refuse_conflicts(repo, &*clock, kind, Some(current.0)) {
+            lock.stop_and_join()?;
+            return Err(fault);
+        }
+        Ok(lock)
+    }
+
+    fn guard(held: Held) -> Result<Self> {
+        let held = Arc::new(held);
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let refreshed = Arc::clone(&held);
+        let refresher = std::thread::Builder::new()
+            .name("repository-lock".to_owned())
+            .spawn(move || keep_fresh(&refreshed, &stopped));
+        match refresher {
+            Ok(refresher) => Ok(Self { held, stop, refresher: Some(refresher) }),
+            Err(error) => {
+                remove(&held.repo, &held.current().0)?;
+                Err(Fault::new(codes::RUN_BUG, "start the thread that keeps the lock").because(error))
+            }
+        }
+    }
+
+    /// Whether the lock is still ours; `REPO_LOST_LOCK` when somebody removed it or it got too old.
+    pub fn check(&self) -> Result<()> {
+        let what = "keep the lock of the repository";
+        let (id, at) = *self.held.current();
+        if self.held.clock.now().as_second() - at > UNSAFE_AFTER_SECONDS {
+            return Err(Fault::new(codes::REPO_LOST_LOCK, what)
+                .because("it could not be refreshed in time")
+                .hint("run the command again"));
+        }
+        let key = ObjectKey::new(&names::file(names::LOCKS, &id))?;
+        match self.held.repo.store().head(&key)? {
+            Some(_) => Ok(()),
+            None => Err(Fault::new(codes::REPO_LOST_LOCK, what)
+                .because("somebody removed it (`restic unlock`?)")
+                .hint("make sure nobody prunes the repository now, then run the command again")),
+        }
+    }
+
+    /// Removes the lock.
+    pub fn release(mut self) -> Result<()> {
+        self.stop_and_join()
+    }
+
+    fn stop_and_join(&mut self) -> Result<()> {
+        let _ = self.stop.try_send(());
+        match self.refresher.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Fault::new(codes::RUN_BUG, "keep the lock of the repository")),
+        }
+    }
+}
+
+impl Held {
+    fn current(&self) -> MutexGuard<'_, (Id, i64)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refreshes until told to stop (or the holder is gone), then removes the lock.
+fn keep_fresh(held: &Held, stopped: &Receiver<()>) -> Result<()> {
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(REFRESH_EVERY) {
+        if let Err(error) = refresh(held) {
+            // `check` refuses before the lock is old enough to be taken for stale.
+            tracing::warn!(%error, "lock not refreshed");
+        }
+    }
+    let (id, _) = *held.current();
+    remove(&held.repo, &id)
+}
+
+fn refresh(held: &Held) -> Result<()> {
+    let (old, _) = *held.current();
+    let key = ObjectKey::new(&names::file(names::LOCKS, &old))?;
+    if held.repo.store().head(&key)?.is_none() {
+        // Somebody removed it: a new one would hide that from `check`.
+        return Err(Fault::new(codes::REPO_LOST_LOCK, "refresh the lock"));
+    }
+    *held.current() = write(&held.repo, &*held.clock, held.kind)?;
+    remove(&held.repo, &old)
+}
+
+fn write(repo: &Repo, clock: &dyn Clock, kind: LockKind) -> Result<(Id, i64)> {
+    let now = clock.now();
+    let file = LockFile {
+        time: time::format(now.into()),
+        exclusive: kind == LockKind::Exclusive,
+        hostname: hostname(),
+        username: getuid().as_raw().to_string(),
+        pid: std::process::id(),
+        uid: getuid().as_raw(),
+        gid: getgid().as_raw(),
+    };
+    let (id, sealed) = file
+        .encode()
+        .and_then(|json| unpacked::encode(repo.key(), &json, repo.config().compression()))
+        .map_err(|bad| Fault::new(codes::RUN_BUG, "encode the lock").because(bad))?;
+    let key = ObjectKey::new(&names::file(names::LOCKS, &id))?;
+    repo.store()
+        .put(&key, Bytes::from(sealed), PutMode::Overwrite)
+        .map_err(|fault| fault.during("write the lock of the repository"))?;
+    Ok((id, now.as_second()))
+}
+
+fn remove(repo: &Repo, id: &Id) -> Result<()> {
+    let key = ObjectKey::new(&names::file(names::LOCKS, id))?;
+    repo.store().delete(&key).map_err(|fault| fault.during("remove the lock of the repository"))
+}
+
+/// The name of this host, as restic writes it into locks.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn refuse_conflicts(repo: &Repo, clock: &dyn Clock, kind: LockKind, own: Option<Id>) -> Result<()> {
+    let listed = repo.store().list("locks/").map_err(|fault| fault.during("list the locks of the repository"))?;
+    for object in listed {
+        let Some(id) = names::id_of(object.key.as_str()).filter(|id| Some(*id) != own) else {
+            continue;
+        };
+        match judge(repo, clock, &object, &id)? {
+            Found::Gone => {}
+            Found::Stale => remove(repo, &id)?,
+            Found::Alive(other) => {
+                if kind == LockKind::Exclusive || other.exclusive {
+                    return Err(conflict(clock, &other));
+                }
+            }
+            Found::Unreadable => {
+                let what = format!("read the lock `{}`", object.key);
+                return Err(Fault::new(codes::REPO_LOCKED, what)
+                    .because("it is not a lock file, or made with another key")
+                    .hint("if no program uses the repository, run `restic unlock --remove-all`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Found {
+    Gone,
+    Stale,
+    Unreadable,
+    Alive(LockFile),
+}
+
+fn judge(repo: &Repo, clock: &dyn Clock, object: &ObjectMeta, id: &Id) -> Result<Found> {
+    let sealed = match repo.store().get(&object.key) {
+        Ok(sealed) => sealed,
+        Err(fault) if fault.is(codes::STORE_NOT_FOUND) => return Ok(Found::Gone),
+        Err(fault) => return Err(fault.during("read the locks of the repository")),
+    };
+    let now = clock.now().as_second();
+    let decoded = unpacked::decode(repo.key(), id, &sealed).and_then(|json| LockFile::decode(&json));
+    let Ok(lock) = decoded else {
+        let old = object.modified.is_some_and(|at| now - at.as_second() > STALE_AFTER_SECONDS);
+        return Ok(if old { Found::Stale } else { Found::Unreadable });
+    };
+    let expired = time::parse(&lock.time).is_ok_and(|at| now - at.seconds > STALE_AFTER_SECONDS);
+    Ok(if expired || process_is_gone(&lock) { Found::Stale } else { Found::Alive(lock) })
+}
+
+fn process_is_gone(lock: &LockFile) -> bool {
+    let pid = i32::try_from(lock.pid).ok().and_then(Pid::from_raw);
+    lock.hostname == hostname() && pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+fn conflict(clock: &dyn Clock, other: &LockFile) -> Fault {
+    let age = time::parse(&other.time).map_or(0, |at| (clock.now().as_second() - at.seconds).max(0));
+    let kind = if other.exclusive { "exclusively " } else { "" };
+    Fault::new(codes::REPO_LOCKED, "lock the repository")
+        .because(format!("process {} of host `{}` holds it {kind}since {age} s", other.pid, other.hostname))
+        .hint("wait until it is done; a lock left behind expires after 30 minutes")
+}

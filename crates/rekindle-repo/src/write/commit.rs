@@ -1,0 +1,182 @@
+//! From stored components to a point: manifest, top directory, packs, index, and the snapshot as
+//! the very last object.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use rekindle_core::entry::{EntryKind, Meta};
+use rekindle_core::id::RESERVED_DIRECTORY;
+use rekindle_core::manifest::Manifest;
+use rekindle_core::point::{CommitReceipt, Draft, RecoveryPoint};
+use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
+use rekindle_store::{Key as ObjectKey, PutMode};
+
+use super::Session;
+use super::job::ComponentRun;
+use super::seal::Sealer;
+use crate::chunker::{Chunking, Cutter};
+use crate::format::node::{Node, NodeContent};
+use crate::format::pack::BlobKind;
+use crate::format::snapshot::Snapshot;
+use crate::format::tree::TreeBuilder;
+use crate::format::{BadFormat, Id, names, time, unpacked};
+use crate::ledger::{Action, Event, Ledger};
+
+/// Name of the manifest in its directory.
+pub(crate) const MANIFEST_NAME: &str = "manifest.json";
+/// Tag of every snapshot that is a point of ours.
+pub(crate) const POINT_TAG: &str = "rekindle";
+
+fn bug(bad: BadFormat) -> Fault {
+    Fault::new(codes::RUN_BUG, "encode the recovery point").because(bad)
+}
+
+impl Session {
+    /// Everything but ending the threads.
+    pub(super) fn write_point(&self, draft: Draft) -> Result<RecoveryPoint> {
+        let shared = &self.shared;
+        shared.check()?;
+        self.context.monitor.phase("repository", "commit");
+        let repo = &shared.repo;
+        let ledger = Ledger::open(repo)?;
+        let head = match &ledger {
+            None => None,
+            Some(ledger) => ledger.head()?,
+        };
+        let finished = self.context.clock.now();
+        let signing_key = ledger.as_ref().map(Ledger::public_key);
+        let manifest = draft.manifest(finished, head, signing_key);
+        let top = self.store_top(&draft, &manifest)?;
+
+        // No blob comes after this: packs and index become durable, each after the other.
+        self.workers.stop();
+        shared.packs.finish()?;
+        shared.check()?;
+        self.check_lock()?;
+
+        let snapshot = self.snapshot(&draft, &manifest, top);
+        let receipt = self.write_snapshot(&snapshot, finished)?;
+        // The point stands. What fails from here on is told and does not undo it; a later run
+        // enters it into the ledger.
+        if let Some(ledger) = &ledger {
+            let recorded = ledger.append(&Event {
+                action: Action::Committed,
+                point: receipt.point.clone(),
+                tree: top.hex(),
+                time: finished,
+                host: draft.host().to_owned(),
+                run: Some(manifest.run.as_str().to_owned()),
+            });
+            if let Err(fault) = recorded {
+                self.context.monitor.problem("repository", &fault);
+            }
+        }
+        Ok(draft.seal(manifest, receipt))
+    }
+
+    fn check_lock(&self) -> Result<()> {
+        match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(lock) => lock.check(),
+            None => Err(Fault::new(codes::RUN_BUG, "commit: the session is over")),
+        }
+    }
+
+    /// Stores the manifest and the directories above the components.
+    fn store_top(&self, draft: &Draft, manifest: &Manifest) -> Result<Id> {
+        let json = manifest.encode().map_err(|error| bug(BadFormat::from(error)))?;
+        let own: ComponentId = "manifest".parse().map_err(|bad| Fault::new(codes::RUN_BUG, "commit").because(bad))?;
+        let (run, _reports) = self.run_of(&own);
+        let mut sealer = Sealer::new(&self.shared)?;
+        let mut store = |run: &Arc<ComponentRun>, kind, content: &[u8]| sealer.store(&self.shared, run, kind, content);
+        let cutter = Cutter::new(Chunking::Whole, &[], &[]);
+        let mut blobs = Vec::new();
+        let mut rest = json.as_slice();
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(cutter.cut(rest));
+            blobs.push(store(&run, BlobKind::Data, chunk)?);
+            rest = after;
+        }
+        let synthetic = |kind| Meta::synthetic(kind, manifest.finished);
+        let mut meta = synthetic(EntryKind::File);
+        meta.size = json.len() as u64;
+        let mut inner = TreeBuilder::default();
+        inner.push(&Node { name: MANIFEST_NAME.into(), meta, content: NodeContent::Blobs(blobs) }).map_err(bug)?;
+        let inner = store(&run, BlobKind::Tree, &inner.finish().1)?;
+
+        let mut tops = vec![(RESERVED_DIRECTORY.to_owned(), inner)];
+        for part in draft.parts() {
+            let tree = part.stored().tree.parse().map_err(bug)?;
+            tops.push((part.component().as_str().to_owned(), tree));
+        }
+        tops.sort();
+        let mut top = TreeBuilder::default();
+        for (name, tree) in tops {
+            top.push(&Node {
+                name: name.into_bytes(),
+                meta: synthetic(EntryKind::Directory),
+                content: NodeContent::Subtree(tree),
+            })
+            .map_err(bug)?;
+        }
+        store(&run, BlobKind::Tree, &top.finish().1)
+    }
+
+    fn snapshot(&self, draft: &Draft, manifest: &Manifest, tree: Id) -> Snapshot {
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        summary.backup_start = time::format(manifest.started.into());
+        summary.backup_end = time::format(manifest.finished.into());
+        Snapshot {
+            time: time::format(manifest.finished.into()),
+            parent: None,
+            tree,
+            paths: draft.parts().iter().map(|part| format!("/{}", part.component())).collect(),
+            hostname: draft.host().to_owned(),
+            username: String::new(),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            tags: Some(vec![
+                POINT_TAG.to_owned(),
+                format!("stack:{}", draft.stack()),
+                format!("state:{}", manifest.state.as_str()),
+                format!("run:{}", manifest.run),
+            ]),
+            original: None,
+            program_version: manifest.tool.clone(),
+            summary: Some(summary),
+        }
+    }
+
+    /// Writes the snapshot and reads it back.
+    fn write_snapshot(&self, snapshot: &Snapshot, at: jiff::Timestamp) -> Result<CommitReceipt> {
+        let repo = &self.shared.repo;
+        let (id, sealed) = snapshot
+            .encode()
+            .and_then(|json| unpacked::encode(repo.key(), &json, repo.config().compression()))
+            .map_err(bug)?;
+        let path = names::file(names::SNAPSHOTS, &id);
+        let key = ObjectKey::new(&path)?;
+        let sealed = Bytes::from(sealed);
+        let put = repo.store().put(&key, sealed.clone(), PutMode::IfAbsent);
+        let stored = repo.store().get(&key);
+        match (put, stored) {
+            // Also when the answer to the put was lost: what can be read back is there.
+            (_, Ok(stored)) if stored == sealed => {}
+            (Err(fault), _) => {
+                return Err(fault
+                    .during(format!("write snapshot `{path}`"))
+                    .hint("look with `rekindle list` whether it is there, or run again"));
+            }
+            (Ok(_), Err(fault)) => {
+                return Err(fault.during(format!("read back snapshot `{path}`")));
+            }
+            (Ok(_), Ok(_)) => {
+                let what = format!("read back snapshot `{path}`");
+                return Err(
+                    Fault::new(codes::REPO_DAMAGED, what).because("the storage gives other bytes than were written")
+                );
+            }
+        }
+        let point: PointId = id.hex().parse().map_err(|bad| Fault::new(codes::RUN_BUG, "commit").because(bad))?;
+        Ok(CommitReceipt { point, time: at })
+    }
+}

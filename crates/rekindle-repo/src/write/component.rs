@@ -1,0 +1,362 @@
+//! Storing one component: entries are pulled in order, their content goes to the workers, and
+//! directories are put together in the same order from what comes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rekindle_core::entry::{Content, ContentSource, Entries, Entry, EntryKind, EntryPath, Meta};
+use rekindle_core::proof::{StoredPart, StreamDigest};
+use rekindle_core::tally::{Counted, Tally};
+use rekindle_core::{Fault, Result, codes};
+
+use super::Shared;
+use super::cut::Cut;
+use super::directories::{Directories, Finished};
+use super::earlier::{Earlier, unchanged};
+use super::feed::Feed;
+use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
+use super::links::{LinkKey, LinkRole, Links};
+use super::order::Order;
+use super::worker::send;
+use crate::format::Id;
+use crate::format::node::{Node, NodeContent};
+
+/// Entries whose content is not settled yet, per component.
+const ENTRIES_IN_FLIGHT_MAX: usize = 512;
+/// Files from here on are cut on the pulling thread, so that all workers share one file.
+const BIG_FILE_BYTES: u64 = 16 << 20;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// An entry on its way.
+pub(super) struct Waiting {
+    path: EntryPath,
+    meta: Meta,
+    /// Other names of this file wait for it.
+    link: Option<LinkKey>,
+    pub(super) state: State,
+}
+
+/// How far its content is.
+pub(super) enum State {
+    Settled(Settled),
+    AtWorker,
+    /// Another name of an entry before it.
+    Linked(Box<dyn ContentSource>, LinkKey),
+    /// Cut on the pulling thread.
+    Cut(Box<Cut>),
+}
+
+/// What its content came to.
+pub(super) enum Settled {
+    Nothing,
+    Skipped,
+    Unchanged(Vec<Id>, u64),
+    /// With the SHA-256 for streams.
+    Read(Stored, Box<Meta>, Option<[u8; 32]>),
+}
+
+/// Stores one component.
+pub(super) struct Puller<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) queue: Sender<(Arc<ComponentRun>, Job)>,
+    pub(super) run: Arc<ComponentRun>,
+    reports: Receiver<Report>,
+    pub(super) window: VecDeque<Waiting>,
+    /// Number of the entry at the front of the window.
+    first: u64,
+    trees_out: usize,
+    order: Order,
+    directories: Directories,
+    earlier: Option<Earlier>,
+    links: Links,
+    tally: Tally,
+    streams: Vec<StreamDigest>,
+    pub(super) files: u64,
+    pub(super) feed: Feed,
+}
+
+impl<'a> Puller<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        queue: Sender<(Arc<ComponentRun>, Job)>,
+        run: Arc<ComponentRun>,
+        reports: Receiver<Report>,
+        earlier: Option<Earlier>,
+    ) -> Self {
+        Self {
+            shared,
+            queue,
+            run,
+            reports,
+            window: VecDeque::new(),
+            first: 0,
+            trees_out: 0,
+            order: Order::default(),
+            directories: Directories::default(),
+            earlier,
+            links: Links::default(),
+            tally: Tally::default(),
+            streams: Vec::new(),
+            files: 0,
+            feed: Feed::default(),
+        }
+    }
+
+    /// Pulls everything; gives the part and the number of files in it.
+    pub(super) fn pull(mut self, entries: Entries) -> Result<(StoredPart, u64)> {
+        for entry in entries {
+            self.shared.check()?;
+            self.take(entry?)?;
+            self.settle(ENTRIES_IN_FLIGHT_MAX)?;
+        }
+        self.settle(0)?;
+        let mut finished = Vec::new();
+        let root = std::mem::take(&mut self.directories).finish(&mut finished)?;
+        self.send_trees(finished)?;
+        while self.trees_out > 0 {
+            self.receive()?;
+        }
+        self.shared.check()?;
+        self.streams.sort_by(|a, b| a.path.cmp(&b.path));
+        let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
+        let part = StoredPart {
+            component: self.run.id.clone(),
+            tree: root.hex(),
+            tally: self.tally,
+            streams: self.streams,
+            added_bytes: load(&self.run.counts.added_bytes),
+            stored_bytes: load(&self.run.counts.stored_bytes),
+        };
+        Ok((part, self.files))
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<()> {
+        let depth = self.order.check(&entry)?;
+        let Entry { path, meta, content } = entry;
+        let before = match &mut self.earlier {
+            None => None,
+            Some(earlier) => earlier
+                .step(self.shared, depth, path.name(), &meta)
+                .and_then(|node| unchanged(self.shared, node, &meta)),
+        };
+        let big = meta.size >= BIG_FILE_BYTES;
+        let number = self.first + self.window.len() as u64;
+        let mut waiting = Waiting { path, meta, link: None, state: State::Settled(Settled::Nothing) };
+        let source = match content {
+            Content::None => {
+                self.window.push_back(waiting);
+                return Ok(());
+            }
+            Content::Stream(read) => {
+                waiting.state = State::Cut(Box::default());
+                self.window.push_back(waiting);
+                return self.cut_stream(number, read);
+            }
+            Content::File(source) => source,
+        };
+        match self.links.role(&waiting.meta) {
+            LinkRole::Single => {}
+            LinkRole::First(key) => waiting.link = Some(key),
+            LinkRole::Further(key) => {
+                waiting.state = State::Linked(source, key);
+                self.window.push_back(waiting);
+                return Ok(());
+            }
+        }
+        if let Some(blobs) = before {
+            let size = waiting.meta.size;
+            source.unchanged(size);
+            waiting.state = State::Settled(Settled::Unchanged(blobs, size));
+            self.window.push_back(waiting);
+            return Ok(());
+        }
+        if big {
+            waiting.state = State::Cut(Box::default());
+            self.window.push_back(waiting);
+            return self.cut_file(number, source);
+        }
+        waiting.state = State::AtWorker;
+        self.window.push_back(waiting);
+        self.send(Job::File { entry: number, source })
+    }
+
+    pub(super) fn send(&self, job: Job) -> Result<()> {
+        send(self.shared, &self.queue, &self.run, job)
+    }
+
+    /// Brings settled entries into their directories until at most `most` are in flight.
+    fn settle(&mut self, most: usize) -> Result<()> {
+        loop {
+            self.drain()?;
+            while self.front_is_settled()? {
+                if let Some(waiting) = self.window.pop_front() {
+                    self.first += 1;
+                    self.record(waiting)?;
+                }
+            }
+            if self.window.len() <= most {
+                return Ok(());
+            }
+            self.receive()?;
+        }
+    }
+
+    fn front_is_settled(&mut self) -> Result<bool> {
+        let Some(front) = self.window.front_mut() else {
+            return Ok(false);
+        };
+        let State::Linked(_, key) = front.state else {
+            return Ok(front.state.is_settled());
+        };
+        let State::Linked(source, _) = std::mem::replace(&mut front.state, State::AtWorker) else {
+            return Ok(false);
+        };
+        if let Some((blobs, size)) = self.links.take(key) {
+            source.unchanged(size);
+            front.state = State::Settled(Settled::Unchanged(blobs, size));
+            return Ok(true);
+        }
+        self.send(Job::File { entry: self.first, source })?;
+        Ok(false)
+    }
+
+    /// Takes in every report there is, without waiting.
+    pub(super) fn drain(&mut self) -> Result<()> {
+        while let Ok(report) = self.reports.try_recv() {
+            self.take_report(report)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one report.
+    pub(super) fn receive(&mut self) -> Result<()> {
+        loop {
+            match self.reports.recv_timeout(LOOK_EVERY) {
+                Ok(report) => return self.take_report(report),
+                Err(RecvTimeoutError::Timeout) => self.shared.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Fault::new(codes::RUN_BUG, "store: the workers are gone"));
+                }
+            }
+        }
+    }
+
+    fn take_report(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Tree(result) => {
+                self.trees_out -= 1;
+                result
+            }
+            Report::File { entry, outcome } => {
+                let settled = match outcome? {
+                    FileOutcome::Skipped => Settled::Skipped,
+                    FileOutcome::Kept(stored, meta) => Settled::Read(stored, meta, None),
+                };
+                self.waiting(entry)?.state = State::Settled(settled);
+                Ok(())
+            }
+            Report::Chunk { entry, part, id } => {
+                let id = id?;
+                match &mut self.waiting(entry)?.state {
+                    State::Cut(cut) => cut.stored(part, id),
+                    _ => Err(misplaced()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn waiting(&mut self, entry: u64) -> Result<&mut Waiting> {
+        entry
+            .checked_sub(self.first)
+            .and_then(|at| usize::try_from(at).ok())
+            .and_then(|at| self.window.get_mut(at))
+            .ok_or_else(misplaced)
+    }
+
+    /// Brings an entry into its directory, and counts it.
+    fn record(&mut self, waiting: Waiting) -> Result<()> {
+        let Waiting { path, mut meta, link, state } = waiting;
+        let given = meta.kind.clone();
+        let (blobs, counted) = match state.into_settled().ok_or_else(misplaced)? {
+            Settled::Skipped => {
+                self.settle_link(link, None);
+                return Ok(());
+            }
+            Settled::Nothing => (Vec::new(), Counted::Nothing),
+            Settled::Unchanged(blobs, bytes) => {
+                meta.size = bytes;
+                self.settle_link(link, Some(&blobs));
+                (blobs, Counted::Unchanged { bytes })
+            }
+            Settled::Read(stored, kept, sha256) => {
+                let same = kept.modified == meta.modified && stored.bytes == meta.size;
+                self.settle_link(link, same.then_some(&stored.blobs));
+                meta = *kept;
+                meta.size = stored.bytes;
+                if let Some(sha256) = sha256 {
+                    let digest = StreamDigest::new(&path, stored.bytes, &sha256);
+                    self.streams.push(digest);
+                }
+                let (bytes, hash) = (stored.bytes, stored.hash);
+                (stored.blobs, Counted::Read { bytes, hash })
+            }
+        };
+        if meta.kind != given {
+            let what = format!("store `{path}`: its kind changed while it was read");
+            return Err(Fault::new(codes::RUN_BUG, what));
+        }
+        let content = match meta.kind {
+            EntryKind::File => NodeContent::Blobs(blobs),
+            _ => NodeContent::Nothing,
+        };
+        if matches!(counted, Counted::Nothing) {
+            meta.size = 0;
+        }
+        self.files += u64::from(meta.kind == EntryKind::File);
+        let bytes = meta.size;
+        let node = Node { name: path.name().to_vec(), meta, content };
+        let mut finished = Vec::new();
+        self.directories.add(path.clone(), node, &mut finished)?;
+        self.tally.add(&path, &given, counted);
+        self.shared.monitor.advance(self.run.id.as_str(), 1, bytes);
+        self.send_trees(finished)
+    }
+
+    fn settle_link(&mut self, link: Option<LinkKey>, blobs: Option<&Vec<Id>>) {
+        if let Some(key) = link {
+            self.links.settle(key, blobs.map(Vec::as_slice));
+        }
+    }
+
+    fn send_trees(&mut self, finished: Vec<Finished>) -> Result<()> {
+        for (id, json) in finished {
+            self.send(Job::Tree { id, json })?;
+            self.trees_out += 1;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::Settled(_) => true,
+            Self::AtWorker | Self::Linked(..) => false,
+            Self::Cut(cut) => cut.is_settled(),
+        }
+    }
+
+    fn into_settled(self) -> Option<Settled> {
+        match self {
+            Self::Settled(settled) => Some(settled),
+            Self::Cut(cut) => cut.into_settled(),
+            Self::AtWorker | Self::Linked(..) => None,
+        }
+    }
+}
+
+fn misplaced() -> Fault {
+    Fault::new(codes::RUN_BUG, "store: a report belongs to no entry")
+}

@@ -1,0 +1,91 @@
+//! The tree of an earlier point, walked in step with the entries; one directory per level is in
+//! memory, never the whole tree.
+
+use rekindle_core::entry::{EntryKind, Meta};
+use rekindle_core::{Fault, Result, codes};
+use rekindle_store::Key as ObjectKey;
+
+use super::Shared;
+use crate::format::node::{Node, NodeContent};
+use crate::format::{Id, names, tree};
+
+/// An earlier tree of the same component.
+pub(super) struct Earlier {
+    /// The directory at each level, as the entries are now; `None` where it did not exist.
+    levels: Vec<Option<Vec<Node>>>,
+}
+
+impl Earlier {
+    /// Opens the tree. What cannot be read is told to the monitor and not reused.
+    pub(super) fn open(shared: &Shared, root: &Id) -> Self {
+        Self { levels: vec![load(shared, root)] }
+    }
+
+    /// Takes note of the next entry, which has `depth` directories around it; gives its node.
+    pub(super) fn step(&mut self, shared: &Shared, depth: usize, name: &[u8], meta: &Meta) -> Option<&Node> {
+        self.levels.truncate(depth + 1);
+        if meta.kind == EntryKind::Directory {
+            let subtree = self.find(depth, name).and_then(|node| match node.content {
+                NodeContent::Subtree(id) => Some(id),
+                _ => None,
+            });
+            let level = subtree.and_then(|id| load(shared, &id));
+            self.levels.push(level);
+            return None;
+        }
+        self.find(depth, name)
+    }
+
+    fn find(&self, depth: usize, name: &[u8]) -> Option<&Node> {
+        let nodes = self.levels.get(depth)?.as_ref()?;
+        let at = nodes.binary_search_by(|node| node.name.as_slice().cmp(name)).ok()?;
+        nodes.get(at)
+    }
+}
+
+/// The blobs of an earlier file, if this entry is the same file, unchanged, and all of them are
+/// still in the repository.
+pub(super) fn unchanged(shared: &Shared, before: &Node, now: &Meta) -> Option<Vec<Id>> {
+    let NodeContent::Blobs(blobs) = &before.content else {
+        return None;
+    };
+    let then = &before.meta;
+    let same = then.kind == EntryKind::File
+        && now.kind == EntryKind::File
+        && then.size == now.size
+        && then.modified == now.modified
+        && then.changed == now.changed
+        && then.inode == now.inode
+        && now.inode != 0;
+    if !same {
+        return None;
+    }
+    let held = blobs.iter().try_fold(0_u64, |sum, id| Some(sum + shared.known.data_length(id)?))?;
+    (held == now.size).then(|| blobs.clone())
+}
+
+fn load(shared: &Shared, id: &Id) -> Option<Vec<Node>> {
+    match read(shared, id) {
+        Ok(mut nodes) => {
+            nodes.sort_by(|a, b| a.name.cmp(&b.name));
+            Some(nodes)
+        }
+        Err(fault) => {
+            shared.monitor.problem("repository", &fault);
+            None
+        }
+    }
+}
+
+fn read(shared: &Shared, id: &Id) -> Result<Vec<Node>> {
+    let damaged = |why: String| {
+        Fault::new(codes::REPO_DAMAGED, format!("read earlier directory {id}"))
+            .because(why)
+            .hint("its files are read again; run `rekindle verify`")
+    };
+    let (pack, blob) = shared.known.tree(id).ok_or_else(|| damaged("no index file names it".to_owned()))?;
+    let start = u64::from(blob.offset);
+    let range = start..start + u64::from(blob.length);
+    let sealed = shared.repo.store().get_range(&ObjectKey::new(&names::pack(pack))?, range)?;
+    blob.open(shared.repo.key(), &sealed).and_then(|json| tree::decode(&json)).map_err(|bad| damaged(bad.to_string()))
+}
