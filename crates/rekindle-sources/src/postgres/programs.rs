@@ -1,0 +1,175 @@
+//! Finds PostgreSQL's client programs, in the version that fits the server.
+//!
+//! `pg_dump` refuses a server that is newer than itself, and a newer `pg_restore` may send settings
+//! an older server does not know; so the server's own major version is best.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rekindle_core::{Cancel, Fault, Result, codes};
+
+use crate::child::{ChildSpec, Ended, Stop, output};
+
+/// The folders below which distributions keep one folder per major version, and what follows.
+const VERSIONED: [(&str, &str, &str); 5] = [
+    ("/usr/lib/postgresql", "", "bin"),
+    ("/usr/libexec", "postgresql", ""),
+    ("/usr", "pgsql-", "bin"),
+    ("/opt/homebrew/opt", "postgresql@", "bin"),
+    ("/usr/local/opt", "postgresql@", "bin"),
+];
+/// Longest run of `pg_dump --version`.
+const VERSION_MAX: Duration = Duration::from_secs(10);
+const VERSION_BYTES_MAX: usize = 4096;
+
+/// A folder with client programs of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    pub directory: PathBuf,
+    /// As in `15` of `15.18`.
+    pub major: u32,
+    /// As the program says it: `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+}
+
+impl Programs {
+    /// The path of one of them.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// The programs that fit best: of the server's major version, else the next newer one. `least` is
+/// the oldest major version that will do. Blocking.
+pub fn find(bin_dir: Option<&Path>, server: u32, least: u32, name: &str) -> Result<Programs> {
+    let found = candidates(bin_dir, name);
+    match choose(&found, server, least) {
+        Some(programs) => Ok(programs.clone()),
+        None => Err(none(&found, bin_dir, least, name)),
+    }
+}
+
+fn choose(found: &[Programs], server: u32, least: u32) -> Option<&Programs> {
+    let wanted = server.max(least);
+    found.iter().filter(|programs| programs.major >= wanted).min_by_key(|programs| programs.major)
+}
+
+fn none(found: &[Programs], bin_dir: Option<&Path>, least: u32, name: &str) -> Fault {
+    let seen: Vec<String> =
+        found.iter().map(|programs| format!("{} in {}", programs.version, programs.directory.display())).collect();
+    let because = match (seen.is_empty(), bin_dir) {
+        (true, Some(dir)) => format!("there is no working `{name}` in {}", dir.display()),
+        (true, None) => format!("no `{name}` was found"),
+        (false, _) => format!("found only {}", seen.join(", ")),
+    };
+    Fault::new(codes::PG_NO_PROGRAM, format!("find `{name}` of PostgreSQL {least} or newer")).because(because).hint(
+        format!(
+            "install it: `apt-get install postgresql-client-{least}` (packages of apt.postgresql.org) \
+         or `dnf install postgresql{least}`; or name its folder in `bin-dir`"
+        ),
+    )
+}
+
+/// Every folder with that program, each once, in the order of preference. A configured folder is
+/// the only one looked at.
+fn candidates(bin_dir: Option<&Path>, name: &str) -> Vec<Programs> {
+    let folders = match bin_dir {
+        Some(folder) => vec![folder.to_owned()],
+        None => folders(std::env::var_os("PATH").as_deref()),
+    };
+    let mut seen = BTreeSet::new();
+    folders.into_iter().filter(|folder| seen.insert(folder.clone())).filter_map(|folder| ask(&folder, name)).collect()
+}
+
+fn folders(path: Option<&OsStr>) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for (parent, prefix, suffix) in VERSIONED {
+        let Ok(entries) = std::fs::read_dir(parent) else {
+            continue;
+        };
+        let mut versions: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                let name = path.file_name().and_then(OsStr::to_str);
+                name.and_then(|name| name.strip_prefix(prefix))
+                    .is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+            })
+            .collect();
+        versions.sort();
+        folders.extend(versions.into_iter().map(|path| path.join(suffix)));
+    }
+    folders.extend(path.iter().flat_map(std::env::split_paths));
+    folders
+}
+
+fn ask(folder: &Path, name: &str) -> Option<Programs> {
+    let program = folder.join(name);
+    if !program.is_file() {
+        return None;
+    }
+    let spec = ChildSpec {
+        program,
+        args: vec!["--version".into()],
+        env: base_environment(),
+        idle_max: VERSION_MAX,
+        what: "ask for the version".to_owned(),
+        code: codes::PG_NO_PROGRAM,
+        secrets: Vec::new(),
+    };
+    let judge =
+        Box::new(|ended: &Ended| Fault::new(codes::PG_NO_PROGRAM, "ask for the version").because(ended.describe()));
+    let said = output(spec, Stop::new(Cancel::new()), VERSION_BYTES_MAX, judge).ok()?;
+    let (major, version) = parse(&String::from_utf8_lossy(&said))?;
+    Some(Programs { directory: folder.to_owned(), major, version })
+}
+
+/// `pg_dump (PostgreSQL) 15.18 (Debian …)` → 15 and the rest of the line from the number on.
+fn parse(said: &str) -> Option<(u32, String)> {
+    let (_, version) = said.lines().next()?.split_once("(PostgreSQL) ")?;
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    Some((digits.parse().ok()?, version.trim().to_owned()))
+}
+
+/// What every child gets: English messages, a fixed PATH, nothing of ours.
+pub(super) fn base_environment() -> Vec<(String, std::ffi::OsString)> {
+    vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".into()), ("LC_ALL".to_owned(), "C".into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(major: u32) -> Programs {
+        Programs { directory: format!("/bin/{major}").into(), major, version: format!("{major}.1") }
+    }
+
+    #[test]
+    fn the_version_is_read_from_what_programs_say() {
+        assert_eq!(
+            parse("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
+            Some((15, "15.18 (Debian 15.18-0+deb12u1)".to_owned()))
+        );
+        assert_eq!(parse("pg_dump (PostgreSQL) 18beta2"), Some((18, "18beta2".into())));
+        assert_eq!(parse("bash: no"), None);
+    }
+
+    #[test]
+    fn the_servers_own_version_is_best_then_the_next_newer() {
+        let found = [programs(18), programs(15), programs(17)];
+        let major = |server, least| choose(&found, server, least).map(|p| p.major);
+        assert_eq!(major(15, 15), Some(15));
+        assert_eq!(major(16, 16), Some(17));
+        assert_eq!(major(15, 17), Some(17), "the dump was made by a newer program");
+        assert_eq!(major(19, 19), None);
+    }
+
+    #[test]
+    fn a_folder_without_programs_is_told_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let fault = find(Some(folder.path()), 17, 17, "pg_dump").unwrap_err();
+        assert!(fault.is(codes::PG_NO_PROGRAM));
+        assert!(fault.hint_text().unwrap().contains("postgresql-client-17"), "{fault:?}");
+    }
+}
