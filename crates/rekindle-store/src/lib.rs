@@ -11,6 +11,8 @@
 pub mod blocking;
 mod capability;
 mod cloud;
+pub mod contract;
+pub mod faulty;
 mod key;
 mod limits;
 mod local;

@@ -1,0 +1,41 @@
+use rekindle_core::{Secret, codes};
+use rekindle_store::{PutMode, StoreOptions, contract, open};
+use rekindle_testkit::Azurite;
+
+use crate::support::{bytes, key, short_limits};
+
+fn options(server: &Azurite, container: &str) -> StoreOptions {
+    let url = format!("az://{container}/some/prefix?account={}&endpoint={}", server.account(), server.endpoint());
+    let mut options = StoreOptions::new(&url).unwrap();
+    options.credentials.azure_key = Some(Secret::new(server.account_key().to_owned()));
+    options.limits = short_limits();
+    options
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract() {
+    let server = Azurite::start();
+    contract::run(&*open(&options(&server, server.container())).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_denied_and_a_missing_container_is_an_error() {
+    let server = Azurite::start();
+    let store = open(&options(&server, "no-such-container")).unwrap();
+    let fault = store.list("").await.unwrap_err();
+    assert!(fault.is(codes::STORE_ROOT), "{fault:?}");
+    let mut wrong = options(&server, server.container());
+    wrong.credentials.azure_key = Some(Secret::new("Y2FuYXJ5LXdyb25nLWtleQ==".to_owned()));
+    let store = open(&wrong).unwrap();
+    for fault in [
+        store.put(&key("a"), bytes("x"), PutMode::Overwrite).await.unwrap_err(),
+        store.list("").await.unwrap_err(),
+        store.head(&key("a")).await.unwrap_err(),
+    ] {
+        assert!(fault.is(codes::STORE_DENIED), "{fault:?}");
+        assert!(!format!("{fault:?}").contains("Y2FuYXJ5"), "{fault:?}");
+    }
+    let mut nameless = StoreOptions::new(&format!("az://{}", server.container())).unwrap();
+    nameless.credentials.azure_key = Some(Secret::new("Y2FuYXJ5".to_owned()));
+    assert!(open(&nameless).unwrap_err().is(codes::STORE_CREDENTIALS));
+}
