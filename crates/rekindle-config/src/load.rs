@@ -14,10 +14,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Where a configuration is looked for when none is named.
 pub fn default_places() -> [PathBuf; 2] {
-    [
-        PathBuf::from("rekindle.toml"),
-        PathBuf::from("/etc/rekindle/rekindle.toml"),
-    ]
+    [PathBuf::from("rekindle.toml"), PathBuf::from("/etc/rekindle/rekindle.toml")]
 }
 
 /// Reads and checks a file.
@@ -32,8 +29,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
 }
 
 fn text_of(file: &Path) -> Result<String, Problems> {
-    let unusable =
-        |text: String, hint: String| Problems::of_file(file, codes::CONFIG_VALUE, text, hint);
+    let unusable = |text: String, hint: String| Problems::of_file(file, codes::CONFIG_VALUE, text, hint);
     let absent = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problems::of_file(
             file,
@@ -41,23 +37,14 @@ fn text_of(file: &Path) -> Result<String, Problems> {
             "there is no such file".to_owned(),
             format!("rekindle init --config {}", file.display()),
         ),
-        _ => unusable(
-            format!("the file cannot be read: {error}"),
-            "check its permissions".into(),
-        ),
+        _ => unusable(format!("the file cannot be read: {error}"), "check its permissions".into()),
     };
     let meta = std::fs::metadata(file).map_err(absent)?;
     if !meta.is_file() {
-        return Err(unusable(
-            "this is not a file".into(),
-            "name the file itself".into(),
-        ));
+        return Err(unusable("this is not a file".into(), "name the file itself".into()));
     }
     if meta.len() > FILE_BYTES_MAX {
-        return Err(unusable(
-            "the file is larger than 1 MiB".into(),
-            "name another file".into(),
-        ));
+        return Err(unusable("the file is larger than 1 MiB".into(), "name another file".into()));
     }
     // Hooks and `command:` run what this file says: who may write it, may become this user.
     if meta.mode() & 0o002 != 0 {

@@ -135,6 +135,8 @@ pub struct Postgres {
     pub sslmode: Option<String>,
     pub ca_file: Option<PathBuf>,
     pub lock_timeout: Option<Duration>,
+    /// Where a dump is put during a restore with several workers.
+    pub spool_dir: Option<PathBuf>,
 }
 
 /// Which databases of a server.
@@ -154,7 +156,11 @@ pub struct Redis {
     pub password: Option<SecretRef>,
     /// Its data directory on this host; needed for a restore in place.
     pub data_dir: Option<PathBuf>,
+    /// Whether a restored server will keep an append-only file; `None`: as captured.
+    pub appendonly: Option<bool>,
     pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
 /// Directories and files.

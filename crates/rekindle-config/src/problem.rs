@@ -49,22 +49,8 @@ impl Problem {
 
 impl Problems {
     /// One problem that is not about a line.
-    pub(crate) fn of_file(
-        file: &Path,
-        code: &'static ErrorCode,
-        text: String,
-        hint: String,
-    ) -> Self {
-        Self {
-            file: file.to_owned(),
-            list: vec![Problem {
-                code,
-                line: None,
-                column: None,
-                text,
-                hint: Some(hint),
-            }],
-        }
+    pub(crate) fn of_file(file: &Path, code: &'static ErrorCode, text: String, hint: String) -> Self {
+        Self { file: file.to_owned(), list: vec![Problem { code, line: None, column: None, text, hint: Some(hint) }] }
     }
 
     /// Each problem as an error of its own.
@@ -99,11 +85,7 @@ pub(crate) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(file: &'a Path, text: &'a str) -> Self {
-        Self {
-            file,
-            text,
-            found: RefCell::new(Vec::new()),
-        }
+        Self { file, text, found: RefCell::new(Vec::new()) }
     }
 
     /// The directory that relative paths of this file start from.
@@ -122,10 +104,7 @@ impl<'a> Sink<'a> {
         }
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
     /// Where a value stands, as `file:line`.
@@ -141,13 +120,7 @@ impl<'a> Sink<'a> {
         hint: Option<String>,
     ) {
         let (line, column) = self.position(span.start);
-        let problem = Problem {
-            code,
-            line: Some(line),
-            column: Some(column),
-            text: text.into(),
-            hint,
-        };
+        let problem = Problem { code, line: Some(line), column: Some(column), text: text.into(), hint };
         self.found.borrow_mut().push((span.start, problem));
     }
 

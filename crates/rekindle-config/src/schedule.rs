@@ -9,6 +9,8 @@ use jiff::civil::DateTime;
 
 /// Occurrences looked at for the longest gap: more than a week of every minute.
 const OCCURRENCES_MAX: usize = 12_000;
+/// A capture is late when it is missing for this share of the longest gap: a run takes time.
+const LATE_SHARE: u32 = 5;
 /// Days looked at: two leap years, so that "29 February" has two occurrences.
 const DAYS_MAX: i64 = 9 * 366;
 
@@ -17,6 +19,7 @@ const DAYS_MAX: i64 = 9 * 366;
 pub struct Schedule {
     text: String,
     cron: Cron,
+    longest_gap: Duration,
 }
 
 impl fmt::Debug for Schedule {
@@ -34,14 +37,8 @@ impl Schedule {
             .build()
             .parse(text)
             .map_err(|error| error.to_string())?;
-        let schedule = Self {
-            text: text.to_owned(),
-            cron,
-        };
-        if schedule.longest_gap().is_none() {
-            return Err("it comes less than twice in nine years".to_owned());
-        }
-        Ok(schedule)
+        let longest_gap = longest_gap(&cron).ok_or("it comes less than twice in nine years")?;
+        Ok(Self { text: text.to_owned(), cron, longest_gap })
     }
 
     /// The expression as written.
@@ -50,38 +47,39 @@ impl Schedule {
     }
 
     /// The longest time between two neighbouring occurrences, on a clock without daylight saving.
-    pub fn longest_gap(&self) -> Option<Duration> {
-        let start = DateTime::constant(2024, 1, 1, 0, 0, 0, 0);
-        let end = start.checked_add(jiff::Span::new().days(DAYS_MAX)).ok()?;
-        let mut longest: Option<jiff::SignedDuration> = None;
-        let mut before: Option<DateTime> = None;
-        for at in self
-            .cron
-            .iter_from(start, croner::Direction::Forward)
-            .take(OCCURRENCES_MAX)
-        {
-            if at > end {
-                break;
-            }
-            if let Some(before) = before {
-                longest = longest.max(Some(at.duration_since(before)));
-            }
-            before = Some(at);
-        }
-        longest.map(jiff::SignedDuration::unsigned_abs)
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap
     }
 
     /// The first occurrence after `moment`, in the given time zone.
-    pub fn next_after(
+    pub fn next_after(&self, moment: jiff::Timestamp, zone: &jiff::tz::TimeZone) -> Option<jiff::Timestamp> {
+        self.cron.find_next_occurrence(&moment.to_zoned(zone.clone()), false).ok().map(|next| next.timestamp())
+    }
+
+    /// When the capture after the one at `captured` was due, if it is late by now.
+    pub fn overdue_since(
         &self,
-        moment: jiff::Timestamp,
+        captured: jiff::Timestamp,
+        now: jiff::Timestamp,
         zone: &jiff::tz::TimeZone,
     ) -> Option<jiff::Timestamp> {
-        self.cron
-            .find_next_occurrence(&moment.to_zoned(zone.clone()), false)
-            .ok()
-            .map(|next| next.timestamp())
+        let due = self.next_after(captured, zone)?;
+        let late_from = due.checked_add(self.longest_gap / LATE_SHARE).ok()?;
+        (now > late_from).then_some(due)
     }
+}
+
+fn longest_gap(cron: &Cron) -> Option<Duration> {
+    let start = DateTime::constant(2024, 1, 1, 0, 0, 0, 0);
+    let end = start.checked_add(jiff::Span::new().days(DAYS_MAX)).ok()?;
+    let (mut longest, mut before) = (None, None);
+    let occurrences = cron.iter_from(start, croner::Direction::Forward);
+    for at in occurrences.take(OCCURRENCES_MAX).take_while(|at| *at <= end) {
+        if let Some(before) = before.replace(at) {
+            longest = longest.max(Some(at.duration_since(before).unsigned_abs()));
+        }
+    }
+    longest
 }
 
 #[cfg(test)]
@@ -89,11 +87,7 @@ mod tests {
     use super::*;
 
     fn gap(text: &str) -> u64 {
-        Schedule::parse(text)
-            .unwrap()
-            .longest_gap()
-            .unwrap()
-            .as_secs()
+        Schedule::parse(text).unwrap().longest_gap().as_secs()
     }
 
     #[test]
@@ -111,16 +105,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in [
-            "",
-            "*",
-            "* * * *",
-            "60 * * * *",
-            "* * * * * *",
-            "daily",
-            "0 0 30 2 *",
-            "a b c d e",
-        ] {
+        for bad in ["", "*", "* * * *", "60 * * * *", "* * * * * *", "daily", "0 0 30 2 *", "a b c d e"] {
             assert!(Schedule::parse(bad).is_err(), "{bad}");
         }
     }
@@ -129,9 +114,16 @@ mod tests {
     fn the_next_occurrence_is_in_local_time() {
         let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
         let moment: jiff::Timestamp = "2026-07-01T12:00:00Z".parse().unwrap();
-        let next = Schedule::parse("0 3 * * *")
-            .unwrap()
-            .next_after(moment, &zone);
+        let next = Schedule::parse("0 3 * * *").unwrap().next_after(moment, &zone);
         assert_eq!(next.unwrap().to_string(), "2026-07-02T01:00:00Z");
+    }
+
+    #[test]
+    fn a_capture_is_overdue_a_fifth_of_the_gap_after_it_was_due() {
+        let at = |text: &str| format!("2026-07-01T{text}Z").parse::<jiff::Timestamp>().unwrap();
+        let schedule = Schedule::parse("0 * * * *").unwrap();
+        let late = |now| schedule.overdue_since(at("10:00:30"), at(now), &jiff::tz::TimeZone::UTC);
+        assert_eq!(late("11:12:00"), None);
+        assert_eq!(late("11:12:01"), Some(at("11:00:00")));
     }
 }

@@ -8,10 +8,7 @@ use crate::spec::{self, Key, Shape};
 pub fn json_schema() -> Value {
     let mut schema = table(spec::ROOT);
     let head = [
-        (
-            "$schema",
-            json!("https://json-schema.org/draft/2020-12/schema"),
-        ),
+        ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
         ("title", json!("rekindle.toml")),
         ("description", json!("Configuration of rekindle.")),
     ];
@@ -30,11 +27,7 @@ fn table(keys: &[Key]) -> Value {
         }
         properties.insert(key.name.to_owned(), schema);
     }
-    let required: Vec<&str> = keys
-        .iter()
-        .filter(|key| key.required)
-        .map(|key| key.name)
-        .collect();
+    let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     json!({
         "type": "object",
         "properties": properties,
@@ -102,13 +95,7 @@ mod tests {
     #[test]
     fn every_key_is_in_the_schema() {
         let text = json_schema().to_string();
-        for keys in [
-            spec::ROOT,
-            spec::STACK,
-            spec::REPOSITORY,
-            spec::POSTGRES,
-            spec::POLICY,
-        ] {
+        for keys in [spec::ROOT, spec::STACK, spec::REPOSITORY, spec::POSTGRES, spec::POLICY] {
             for key in keys {
                 assert!(text.contains(&format!("\"{}\"", key.name)), "{}", key.name);
                 assert!(key.about.ends_with('.'), "{}", key.name);

@@ -48,10 +48,7 @@ pub struct Surroundings<'a> {
 impl Surroundings<'static> {
     /// Those of this process.
     pub fn of_process() -> Self {
-        Self {
-            variable: &|name| std::env::var_os(name),
-            command_max: Duration::from_secs(COMMAND_SECONDS_MAX),
-        }
+        Self { variable: &|name| std::env::var_os(name), command_max: Duration::from_secs(COMMAND_SECONDS_MAX) }
     }
 }
 
@@ -92,10 +89,12 @@ impl SecretRef {
 
     /// A reference made by a program, not by a configuration.
     pub fn file(path: &Path) -> Self {
-        Self {
-            source: Source::File(path.to_owned()),
-            place: "command line".to_owned(),
-        }
+        Self { source: Source::File(path.to_owned()), place: "command line".to_owned() }
+    }
+
+    /// As [`SecretRef::file`], for an environment variable.
+    pub fn variable(name: &str) -> Self {
+        Self { source: Source::Env(name.to_owned()), place: "environment".to_owned() }
     }
 
     /// As [`SecretRef::file`], for a command line to be split at blanks.
@@ -103,6 +102,17 @@ impl SecretRef {
         let text = format!("command:{line}");
         Self::parse(&text, "command line".to_owned(), Path::new("/"))
             .map_err(|(why, hint)| Fault::new(codes::CLI_USAGE, why).hint(hint))
+    }
+
+    /// The reference as a configuration writes it.
+    pub fn to_config(&self) -> String {
+        let quoted = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
+        match &self.source {
+            Source::Command(argv) => {
+                format!("command:{}", argv.iter().map(quoted).collect::<Vec<_>>().join(" "))
+            }
+            _ => self.to_string(),
+        }
     }
 
     /// The file it is kept in, when it is a file.
@@ -126,9 +136,7 @@ impl SecretRef {
             Source::Command(argv) => run(argv, surroundings.command_max),
             Source::Credential(name) => read_credential(name, surroundings),
         };
-        bytes
-            .and_then(clean)
-            .map_err(|fault| fault.during(format!("read the secret `{self}` ({})", self.place)))
+        bytes.and_then(clean).map_err(|fault| fault.during(format!("read the secret `{self}` ({})", self.place)))
     }
 }
 
@@ -141,11 +149,7 @@ impl fmt::Display for SecretRef {
             Source::Credential(name) => write!(f, "credential:{name}"),
             Source::Command(argv) => {
                 write!(f, "command:{}", argv.first().map_or("", String::as_str))?;
-                if argv.len() > 1 {
-                    f.write_str(" …")
-                } else {
-                    Ok(())
-                }
+                if argv.len() > 1 { f.write_str(" …") } else { Ok(()) }
             }
         }
     }
@@ -154,10 +158,7 @@ impl fmt::Display for SecretRef {
 fn not_a_reference(word: &str) -> BadReference {
     let known = ["file", "env", "command", "credential"];
     match value::nearest(word, known).filter(|_| !word.is_empty()) {
-        Some(near) => (
-            format!("`{word}:` is not a kind of reference"),
-            format!("did you mean `{near}:`?"),
-        ),
+        Some(near) => (format!("`{word}:` is not a kind of reference"), format!("did you mean `{near}:`?")),
         // The text may be the password itself: it is not repeated.
         None => (
             "a secret must not stand in this file".to_owned(),
@@ -196,10 +197,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     let mode = meta.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 && !path.starts_with(CONTAINER_SECRETS) {
         return Err(fault(
-            format!(
-                "{} is open to every user of this host (mode {mode:04o})",
-                path.display()
-            ),
+            format!("{} is open to every user of this host (mode {mode:04o})", path.display()),
             format!("chmod 600 {}", path.display()),
         ));
     }
@@ -210,9 +208,7 @@ fn read_limited(from: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > SECRET_BYTES_MAX {
-        return Err(std::io::Error::other(
-            "longer than 64 KiB: this is not a secret",
-        ));
+        return Err(std::io::Error::other("longer than 64 KiB: this is not a secret"));
     }
     Ok(bytes)
 }
@@ -237,19 +233,14 @@ fn read_credential(name: &str, surroundings: &Surroundings<'_>) -> Result<Vec<u8
     let path = Path::new(&directory).join(name);
     let open = || read_limited(std::fs::File::open(&path)?);
     open().map_err(|error| {
-        fault(
-            format!("open {}", path.display()),
-            format!("put `LoadCredential={name}:/path` into the unit"),
-        )
-        .because(error)
+        fault(format!("open {}", path.display()), format!("put `LoadCredential={name}:/path` into the unit"))
+            .because(error)
     })
 }
 
 /// Runs a program without a shell and takes what it prints. What it says on stderr goes to ours.
 fn run(argv: &[String], time_max: Duration) -> Result<Vec<u8>> {
-    let (program, arguments) = argv
-        .split_first()
-        .expect("checked when the reference was read");
+    let (program, arguments) = argv.split_first().expect("checked when the reference was read");
     let failed = |what: String| fault(what, "run the command by hand to see what it says");
     let mut child = Command::new(program)
         .args(arguments)
@@ -281,9 +272,7 @@ fn run(argv: &[String], time_max: Duration) -> Result<Vec<u8>> {
         Ok(Ok(bytes)) if status.success() => Ok(bytes),
         Ok(Ok(_)) => Err(failed(format!("{program} failed ({status})"))),
         Ok(Err(error)) => Err(failed(format!("read what {program} prints")).because(error)),
-        Err(_) => Err(failed(format!(
-            "{program} ended, but its output stays open"
-        ))),
+        Err(_) => Err(failed(format!("{program} ended, but its output stays open"))),
     }
 }
 
@@ -297,10 +286,7 @@ fn clean(bytes: Vec<u8>) -> Result<Secret<String>> {
         }
     }
     if text.is_empty() {
-        return Err(fault(
-            "it is empty",
-            "an empty secret protects nothing; set one",
-        ));
+        return Err(fault("it is empty", "an empty secret protects nothing; set one"));
     }
     if text.contains('\0') {
         return Err(fault("it holds a NUL character", hint));
@@ -323,25 +309,15 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        let surroundings = Surroundings {
-            variable: &variable,
-            command_max: Duration::from_millis(500),
-        };
-        reference(text)
-            .resolve_in(&surroundings)
-            .map(Secret::into_inner)
+        let surroundings = Surroundings { variable: &variable, command_max: Duration::from_millis(500) };
+        reference(text).resolve_in(&surroundings).map(Secret::into_inner)
     }
 
     fn file(mode: u32, content: &[u8]) -> (tempfile::TempDir, String) {
         use std::io::Write as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .unwrap();
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).unwrap();
         file.write_all(content).unwrap();
         let text = format!("file:{}", path.display());
         (directory, text)
@@ -350,17 +326,11 @@ mod tests {
     #[test]
     fn every_form_gives_the_secret_without_its_last_newline() {
         assert_eq!(resolve("env:A", &[("A", "canary\n")]).unwrap(), "canary");
-        assert_eq!(
-            resolve("command:printf 'can ary\\n\\n'", &[]).unwrap(),
-            "can ary\n"
-        );
+        assert_eq!(resolve("command:printf 'can ary\\n\\n'", &[]).unwrap(), "can ary\n");
         let (directory, text) = file(0o600, b"canary\r\n");
         assert_eq!(resolve(&text, &[]).unwrap(), "canary");
         let credentials = [("CREDENTIALS_DIRECTORY", directory.path().to_str().unwrap())];
-        assert_eq!(
-            resolve("credential:secret", &credentials).unwrap(),
-            "canary"
-        );
+        assert_eq!(resolve("credential:secret", &credentials).unwrap(), "canary");
     }
 
     #[test]
@@ -382,11 +352,7 @@ mod tests {
             let fault = resolve(text, &[("EMPTY", "\n")]).unwrap_err();
             assert!(fault.is(codes::CONFIG_SECRET));
             assert!(fault.chain().contains(said), "{}", fault.chain());
-            assert!(
-                fault.chain().contains("x.toml:1: password"),
-                "{}",
-                fault.chain()
-            );
+            assert!(fault.chain().contains("x.toml:1: password"), "{}", fault.chain());
             assert!(fault.hint_text().is_some());
         }
     }
@@ -398,19 +364,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_written_as_it_is_read() {
+        let written = reference("command:x 'a b' \"it's\"").to_config();
+        assert_eq!(reference(&written), reference("command:x 'a b' \"it's\""));
+    }
+
+    #[test]
     fn a_literal_is_refused_and_not_repeated() {
         for literal in ["hunter2-canary", "canary:x", ":canary"] {
-            let (text, hint) =
-                SecretRef::parse(literal, String::new(), Path::new("/")).unwrap_err();
-            assert!(
-                !text.contains("canary") && hint.contains("file:/path"),
-                "{text} {hint}"
-            );
+            let (text, hint) = SecretRef::parse(literal, String::new(), Path::new("/")).unwrap_err();
+            assert!(!text.contains("canary") && hint.contains("file:/path"), "{text} {hint}");
         }
-        assert!(
-            !reference("command:show canary")
-                .to_string()
-                .contains("canary")
-        );
+        assert!(!reference("command:show canary").to_string().contains("canary"));
     }
 }

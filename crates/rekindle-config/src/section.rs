@@ -23,10 +23,7 @@ pub(crate) struct At<T> {
 
 impl<T> At<T> {
     fn map<U>(self, with: impl FnOnce(T) -> U) -> At<U> {
-        At {
-            value: with(self.value),
-            span: self.span,
-        }
+        At { value: with(self.value), span: self.span }
     }
 }
 
@@ -50,22 +47,13 @@ impl<'a> Section<'a> {
         keys: &'static [Key],
         sink: &'a Sink<'a>,
     ) -> Self {
-        let section = Self {
-            name,
-            table,
-            span,
-            keys,
-            sink,
-        };
+        let section = Self { name, table, span, keys, sink };
         for key in table.keys() {
             if !keys.iter().any(|known| known.name == key.get_ref()) {
                 section.unknown(key);
             }
         }
-        for key in keys
-            .iter()
-            .filter(|key| key.required && !table.contains_key(key.name))
-        {
+        for key in keys.iter().filter(|key| key.required && !table.contains_key(key.name)) {
             // A required table that is not there has no line; the first one stands for it.
             let example = match key.shape {
                 Shape::Table(_) => format!("add a table `[{}]`", key.name),
@@ -73,12 +61,7 @@ impl<'a> Section<'a> {
                 _ => format!("add `{} = …`: {}", key.name, key.about),
             };
             let text = format!("`{}` is missing", section.key(key.name));
-            sink.add(
-                codes::CONFIG_VALUE,
-                section.span.clone(),
-                text,
-                Some(example),
-            );
+            sink.add(codes::CONFIG_VALUE, section.span.clone(), text, Some(example));
         }
         section
     }
@@ -92,18 +75,13 @@ impl<'a> Section<'a> {
             (None, None) => format!("known here: {}", known().collect::<Vec<_>>().join(", ")),
         };
         let text = format!("unknown key `{}`", self.key(given));
-        self.sink
-            .add(codes::CONFIG_UNKNOWN_KEY, key.span(), text, Some(hint));
+        self.sink.add(codes::CONFIG_UNKNOWN_KEY, key.span(), text, Some(hint));
     }
 
     /// The dotted name of a key of this table.
     pub(crate) fn key(&self, key: &str) -> String {
         let key = key.escape_debug();
-        if self.name.is_empty() {
-            key.to_string()
-        } else {
-            format!("{}.{key}", self.name)
-        }
+        if self.name.is_empty() { key.to_string() } else { format!("{}.{key}", self.name) }
     }
 
     /// Reports a value.
@@ -127,12 +105,7 @@ impl<'a> Section<'a> {
     /// Reports the table as a whole.
     pub(crate) fn bad_self(&self, why: &str, hint: &str) {
         let text = format!("`{}`: {why}", self.name);
-        self.sink.add(
-            codes::CONFIG_VALUE,
-            self.span.clone(),
-            text,
-            Some(hint.to_owned()),
-        );
+        self.sink.add(codes::CONFIG_VALUE, self.span.clone(), text, Some(hint.to_owned()));
     }
 
     /// Where the value of a key stands, if the key is there.
@@ -142,15 +115,11 @@ impl<'a> Section<'a> {
 
     /// Whether a key is there and not `false`.
     pub(crate) fn is_set(&self, key: &str) -> bool {
-        self.value(key)
-            .is_some_and(|value| !matches!(value.get_ref(), DeValue::Boolean(false)))
+        self.value(key).is_some_and(|value| !matches!(value.get_ref(), DeValue::Boolean(false)))
     }
 
     fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        debug_assert!(
-            self.keys.iter().any(|known| known.name == key),
-            "{key} is in no table"
-        );
+        debug_assert!(self.keys.iter().any(|known| known.name == key), "{key} is in no table");
         self.table.get(key)
     }
 
@@ -165,20 +134,10 @@ impl<'a> Section<'a> {
             DeValue::Table(_) => "a table",
         };
         let why = format!("it must be {wanted}, not {found}");
-        self.bad(
-            key,
-            &value.span(),
-            &why,
-            format!("write for example `{key} = {example}`"),
-        );
+        self.bad(key, &value.span(), &why, format!("write for example `{key} = {example}`"));
     }
 
-    fn text_of(
-        &self,
-        key: &str,
-        value: &'a Spanned<DeValue<'a>>,
-        example: &str,
-    ) -> Option<At<&'a str>> {
+    fn text_of(&self, key: &str, value: &'a Spanned<DeValue<'a>>, example: &str) -> Option<At<&'a str>> {
         let span = value.span();
         match value.get_ref() {
             DeValue::String(text) if text.contains('\0') => {
@@ -189,10 +148,7 @@ impl<'a> Section<'a> {
                 self.bad(key, &span, "it is empty", "give a value or remove the key");
                 None
             }
-            DeValue::String(text) => Some(At {
-                value: text.as_ref(),
-                span,
-            }),
+            DeValue::String(text) => Some(At { value: text.as_ref(), span }),
             _ => {
                 self.shape_fault(key, value, "a text", example);
                 None
@@ -227,25 +183,16 @@ impl<'a> Section<'a> {
             self.shape_fault(key, value, "a whole number", "3");
             return None;
         };
-        let (min, max) = self.keys.iter().find(|known| known.name == key).map_or(
-            (i64::MIN, i64::MAX),
-            |known| match known.shape {
+        let (min, max) =
+            self.keys.iter().find(|known| known.name == key).map_or((i64::MIN, i64::MAX), |known| match known.shape {
                 Shape::Integer { min, max } => (min, max),
                 _ => (i64::MIN, i64::MAX),
-            },
-        );
+            });
         let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
-        let fits = parsed
-            .filter(|n| (min..=max).contains(n))
-            .and_then(|n| T::try_from(n).ok());
+        let fits = parsed.filter(|n| (min..=max).contains(n)).and_then(|n| T::try_from(n).ok());
         if fits.is_none() {
             let why = format!("it must be between {min} and {max}");
-            self.bad(
-                key,
-                &value.span(),
-                &why,
-                "change the number or remove the key",
-            );
+            self.bad(key, &value.span(), &why, "change the number or remove the key");
         }
         fits
     }
@@ -255,12 +202,7 @@ impl<'a> Section<'a> {
         match value::duration(text.value) {
             Ok(duration) => Some(text.map(|_| duration)),
             Err(why) => {
-                self.bad(
-                    key,
-                    &text.span,
-                    &why,
-                    "write for example `90s`, `30m`, `1h30m` or `8d`",
-                );
+                self.bad(key, &text.span, &why, "write for example `90s`, `30m`, `1h30m` or `8d`");
                 None
             }
         }
@@ -281,14 +223,10 @@ impl<'a> Section<'a> {
 
     /// One of the words the table of keys allows.
     pub(crate) fn choice(&self, key: &str) -> Option<At<&'static str>> {
-        let allowed = self
-            .keys
-            .iter()
-            .find(|known| known.name == key)
-            .map_or(&[][..], |known| match known.shape {
-                Shape::Choice(words) => words,
-                _ => &[],
-            });
+        let allowed = self.keys.iter().find(|known| known.name == key).map_or(&[][..], |known| match known.shape {
+            Shape::Choice(words) => words,
+            _ => &[],
+        });
         let example = format!("\"{}\"", allowed.first().unwrap_or(&""));
         let text = self.text_of(key, self.value(key)?, &example)?;
         if let Some(word) = allowed.iter().find(|word| **word == text.value) {
@@ -318,14 +256,8 @@ impl<'a> Section<'a> {
     /// A literal, or a reference when it looks like one.
     pub(crate) fn text_or_secret(&self, key: &str) -> Option<Value> {
         let text = self.text_of(key, self.value(key)?, "\"…\"")?;
-        let is_reference = ["file:", "env:", "command:", "credential:"]
-            .iter()
-            .any(|form| text.value.starts_with(form));
-        if is_reference {
-            self.secret(key).map(Value::Reference)
-        } else {
-            Some(Value::Literal(text.value.to_owned()))
-        }
+        let is_reference = ["file:", "env:", "command:", "credential:"].iter().any(|form| text.value.starts_with(form));
+        if is_reference { self.secret(key).map(Value::Reference) } else { Some(Value::Literal(text.value.to_owned())) }
     }
 
     fn list(&self, key: &str, value: &'a Spanned<DeValue<'a>>) -> Option<Vec<At<&'a str>>> {
@@ -351,10 +283,7 @@ impl<'a> Section<'a> {
     /// A list of different texts; empty when the key is not there.
     pub(crate) fn texts(&self, key: &str) -> Option<At<Vec<At<&'a str>>>> {
         let value = self.value(key)?;
-        Some(At {
-            value: self.list(key, value)?,
-            span: value.span(),
-        })
+        Some(At { value: self.list(key, value)?, span: value.span() })
     }
 
     /// `"all"` (`None` inside) or a list of different texts.
@@ -371,19 +300,11 @@ impl<'a> Section<'a> {
         }
         let list = self.list(key, value)?;
         if list.is_empty() {
-            self.bad(
-                key,
-                &span,
-                "the list is empty",
-                "name at least one, or write \"all\"",
-            );
+            self.bad(key, &span, "the list is empty", "name at least one, or write \"all\"");
             return None;
         }
         let names = list.into_iter().map(|at| at.value.to_owned()).collect();
-        Some(At {
-            value: Some(names),
-            span,
-        })
+        Some(At { value: Some(names), span })
     }
 
     /// Commands: texts for the shell, or programs with arguments.
@@ -401,9 +322,9 @@ impl<'a> Section<'a> {
             match item.get_ref() {
                 DeValue::String(_) => {
                     let line = self.text_of(key, item, example);
-                    list.extend(line.map(|line| Command {
-                        argv: vec!["/bin/sh".into(), "-c".into(), line.value.into()],
-                    }));
+                    list.extend(
+                        line.map(|line| Command { argv: vec!["/bin/sh".into(), "-c".into(), line.value.into()] }),
+                    );
                 }
                 DeValue::Array(words) if words.is_empty() => {
                     self.bad(key, &item.span(), "a command is empty", "name a program");
@@ -433,10 +354,7 @@ impl<'a> Section<'a> {
         let value = self.table.get(key)?;
         if let DeValue::Table(table) = value.get_ref() {
             // The span of a table made by dotted keys or sub-tables only is empty at its start.
-            let span = self
-                .table
-                .get_key_value(key)
-                .map_or_else(|| value.span(), |(name, _)| name.span());
+            let span = self.table.get_key_value(key).map_or_else(|| value.span(), |(name, _)| name.span());
             return Some((table, span));
         }
         self.shape_fault(key, value, "a table", "{ … }");

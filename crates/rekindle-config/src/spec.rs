@@ -38,149 +38,59 @@ pub(crate) struct Key {
 }
 
 const fn key(name: &'static str, shape: Shape, about: &'static str) -> Key {
-    Key {
-        name,
-        shape,
-        required: false,
-        about,
-    }
+    Key { name, shape, required: false, about }
 }
 
 const fn must(name: &'static str, shape: Shape, about: &'static str) -> Key {
-    Key {
-        name,
-        shape,
-        required: true,
-        about,
-    }
+    Key { name, shape, required: true, about }
 }
 
 /// The top of a file.
 pub(crate) const ROOT: &[Key] = &[
     must("stack", Shape::Table(STACK), "What is backed up together."),
-    must(
-        "repository",
-        Shape::Table(REPOSITORY),
-        "Where recovery points are kept.",
-    ),
-    must(
-        "component",
-        Shape::Components,
-        "The things that are saved, one table each.",
-    ),
-    key(
-        "hooks",
-        Shape::Table(HOOKS),
-        "Programs run around every run.",
-    ),
-    key(
-        "retention",
-        Shape::Table(RETENTION),
-        "Which points `forget` keeps. Without it nothing is removed.",
-    ),
+    must("repository", Shape::Table(REPOSITORY), "Where recovery points are kept."),
+    must("component", Shape::Components, "The things that are saved, one table each."),
+    key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
+    key("retention", Shape::Table(RETENTION), "Which points `forget` keeps. Without it nothing is removed."),
 ];
 
 pub(crate) const STACK: &[Key] = &[
-    must(
-        "name",
-        Shape::Text,
-        "Name of the stack: letters, digits, `.`, `-`, `_`.",
-    ),
-    key(
-        "host",
-        Shape::Text,
-        "Name written into points instead of this host's own.",
-    ),
-    key(
-        "state-dir",
-        Shape::Path,
-        "Directory for the run journal and caches.",
-    ),
-    key(
-        "max-skew",
-        Shape::Duration,
-        "Greatest acceptable time between the captures of one point.",
-    ),
+    must("name", Shape::Text, "Name of the stack: letters, digits, `.`, `-`, `_`."),
+    key("host", Shape::Text, "Name written into points instead of this host's own."),
+    key("state-dir", Shape::Path, "Directory for the run journal and caches."),
+    key("max-skew", Shape::Duration, "Greatest acceptable time between the captures of one point."),
 ];
 
 pub(crate) const REPOSITORY: &[Key] = &[
-    must(
-        "url",
-        Shape::Text,
-        "`file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.",
-    ),
+    must("url", Shape::Text, "`file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`."),
     must(
         "password",
         Shape::Secret,
         "The repository's password. Without it nothing can be restored: keep a copy elsewhere.",
     ),
-    key(
-        "compression",
-        Shape::Integer { min: 1, max: 22 },
-        "zstd level.",
-    ),
-    key(
-        "endpoint",
-        Shape::Text,
-        "URL of the storage service, when it is not the provider's own.",
-    ),
+    key("compression", Shape::Integer { min: 1, max: 22 }, "zstd level."),
+    key("endpoint", Shape::Text, "URL of the storage service, when it is not the provider's own."),
     key("region", Shape::Text, "Region (s3)."),
-    key(
-        "path-style",
-        Shape::Bool,
-        "Whether the bucket stands in the path instead of the host name (s3).",
-    ),
-    key(
-        "profile",
-        Shape::Text,
-        "Profile of the shared credentials file (s3).",
-    ),
+    key("path-style", Shape::Bool, "Whether the bucket stands in the path instead of the host name (s3)."),
+    key("profile", Shape::Text, "Profile of the shared credentials file (s3)."),
     key("access-key-id", Shape::TextOrSecret, "Access key (s3)."),
     key("secret-access-key", Shape::Secret, "Secret key (s3)."),
     key("session-token", Shape::Secret, "Session token (s3)."),
-    key(
-        "service-account",
-        Shape::Path,
-        "JSON key file of a service account (gs).",
-    ),
+    key("service-account", Shape::Path, "JSON key file of a service account (gs)."),
     key("account", Shape::Text, "Storage account (az)."),
-    key(
-        "account-key",
-        Shape::Secret,
-        "Key of the storage account (az).",
-    ),
+    key("account-key", Shape::Secret, "Key of the storage account (az)."),
     key("sas-token", Shape::Secret, "Shared access signature (az)."),
-    key(
-        "ca-file",
-        Shape::Path,
-        "PEM file with the certificate authority of the storage service.",
-    ),
+    key("ca-file", Shape::Path, "PEM file with the certificate authority of the storage service."),
 ];
 
 pub(crate) const OBJECTIVE: &[Key] = &[
-    key(
-        "rpo",
-        Shape::Duration,
-        "Greatest acceptable age of the newest capture.",
-    ),
-    key(
-        "rto",
-        Shape::Duration,
-        "Greatest acceptable duration of a restore.",
-    ),
-    key(
-        "proof",
-        Shape::Duration,
-        "Greatest acceptable age of the newest proof.",
-    ),
+    key("rpo", Shape::Duration, "Greatest acceptable age of the newest capture."),
+    key("rto", Shape::Duration, "Greatest acceptable duration of a restore."),
+    key("proof", Shape::Duration, "Greatest acceptable age of the newest proof."),
 ];
 
 pub(crate) const HOOKS: &[Key] = &[
-    key(
-        "before",
-        Shape::Commands,
-        "Run first; exit 75 skips the run, any other failure ends it.",
-    ),
+    key("before", Shape::Commands, "Run first; exit 75 skips the run, any other failure ends it."),
     key("after", Shape::Commands, "Run last, also after a failure."),
     key("on-error", Shape::Commands, "Run after a failure."),
     key("timeout", Shape::Duration, "Longest time of one command."),
@@ -188,127 +98,39 @@ pub(crate) const HOOKS: &[Key] = &[
 
 pub(crate) const RETENTION: &[Key] = &[
     key("keep-last", COUNT, "Newest points to keep."),
-    key(
-        "keep-hourly",
-        COUNT,
-        "Hours of which the last point is kept.",
-    ),
+    key("keep-hourly", COUNT, "Hours of which the last point is kept."),
     key("keep-daily", COUNT, "Days of which the last point is kept."),
-    key(
-        "keep-weekly",
-        COUNT,
-        "Weeks of which the last point is kept.",
-    ),
-    key(
-        "keep-monthly",
-        COUNT,
-        "Months of which the last point is kept.",
-    ),
-    key(
-        "keep-yearly",
-        COUNT,
-        "Years of which the last point is kept.",
-    ),
-    key(
-        "keep-within",
-        Shape::Duration,
-        "Everything younger than this, counted from the newest point, is kept.",
-    ),
+    key("keep-weekly", COUNT, "Weeks of which the last point is kept."),
+    key("keep-monthly", COUNT, "Months of which the last point is kept."),
+    key("keep-yearly", COUNT, "Years of which the last point is kept."),
+    key("keep-within", Shape::Duration, "Everything younger than this, counted from the newest point, is kept."),
     key("min-keep", COUNT, "Never fewer complete points than this."),
 ];
 
-const COUNT: Shape = Shape::Integer {
-    min: 1,
-    max: 100_000,
-};
+const COUNT: Shape = Shape::Integer { min: 1, max: 100_000 };
 
-const KIND: Key = must(
-    "kind",
-    Shape::Choice(&["postgres", "redis", "files"]),
-    "What kind of thing it is.",
-);
-const SCHEDULE: Key = key(
-    "schedule",
-    Shape::Schedule,
-    "When it is captured, as cron says it; `status` and the RPO check use it.",
-);
-const OBJECTIVES: Key = key(
-    "objective",
-    Shape::Table(OBJECTIVE),
-    "Targets that every run is judged by.",
-);
-const COMPONENT_HOOKS: Key = key(
-    "hooks",
-    Shape::Table(HOOKS),
-    "Programs run around this component.",
-);
+const KIND: Key = must("kind", Shape::Choice(&["postgres", "redis", "files"]), "What kind of thing it is.");
+const SCHEDULE: Key =
+    key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
+const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
+const COMPONENT_HOOKS: Key = key("hooks", Shape::Table(HOOKS), "Programs run around this component.");
 
 pub(crate) const POSTGRES: &[Key] = &[
     KIND,
-    must(
-        "url",
-        Shape::Text,
-        "`postgres://user@host:5432/database`, without the password.",
-    ),
+    must("url", Shape::Text, "`postgres://user@host:5432/database`, without the password."),
     key("password", Shape::Secret, "The role's password."),
-    key(
-        "databases",
-        Shape::AllOrTextList,
-        "Databases to save, or \"all\"; the one of the URL when left out.",
-    ),
-    key(
-        "method",
-        Shape::Choice(&["logical"]),
-        "How it is saved: `logical` is pg_dump.",
-    ),
+    key("databases", Shape::AllOrTextList, "Databases to save, or \"all\"; the one of the URL when left out."),
+    key("method", Shape::Choice(&["logical"]), "How it is saved: `logical` is pg_dump."),
     key("schema-only", Shape::Bool, "Save definitions without rows."),
-    key(
-        "tables",
-        Shape::TextList,
-        "Only these tables (patterns of pg_dump --table).",
-    ),
-    key(
-        "exclude-tables",
-        Shape::TextList,
-        "All but these tables (patterns of pg_dump --exclude-table).",
-    ),
-    key(
-        "exact-counts",
-        Shape::Bool,
-        "Count every row instead of estimating (reads every table once more).",
-    ),
-    key(
-        "globals",
-        Shape::Bool,
-        "Save roles and tablespaces (default true).",
-    ),
-    key(
-        "bin-dir",
-        Shape::Path,
-        "Directory with pg_dump and pg_restore.",
-    ),
-    key(
-        "sslmode",
-        Shape::Choice(&[
-            "disable",
-            "allow",
-            "prefer",
-            "require",
-            "verify-ca",
-            "verify-full",
-        ]),
-        "TLS as in libpq.",
-    ),
-    key(
-        "ca-file",
-        Shape::Path,
-        "PEM file with the server's certificate authority.",
-    ),
-    key(
-        "lock-timeout",
-        Shape::Duration,
-        "Longest wait for a table lock.",
-    ),
+    key("tables", Shape::TextList, "Only these tables (patterns of pg_dump --table)."),
+    key("exclude-tables", Shape::TextList, "All but these tables (patterns of pg_dump --exclude-table)."),
+    key("exact-counts", Shape::Bool, "Count every row instead of estimating (reads every table once more)."),
+    key("globals", Shape::Bool, "Save roles and tablespaces (default true)."),
+    key("bin-dir", Shape::Path, "Directory with pg_dump and pg_restore."),
+    key("sslmode", Shape::Choice(&["disable", "prefer", "require", "verify-ca", "verify-full"]), "TLS as in libpq."),
+    key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
+    key("lock-timeout", Shape::Duration, "Longest wait for a table lock."),
+    key("spool-dir", Shape::Path, "Where a dump is put during a restore with several workers."),
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -316,27 +138,14 @@ pub(crate) const POSTGRES: &[Key] = &[
 
 pub(crate) const REDIS: &[Key] = &[
     KIND,
-    must(
-        "url",
-        Shape::Text,
-        "`redis://host:6379`, `rediss://…` for TLS, or `unix:///path`.",
-    ),
+    must("url", Shape::Text, "`redis://host:6379`, `rediss://…` for TLS, or `unix:///path`."),
     key("username", Shape::Text, "ACL user."),
-    key(
-        "password",
-        Shape::Secret,
-        "Password of the user or the server.",
-    ),
-    key(
-        "data-dir",
-        Shape::Path,
-        "The server's data directory on this host, for a restore in place.",
-    ),
-    key(
-        "ca-file",
-        Shape::Path,
-        "PEM file with the server's certificate authority.",
-    ),
+    key("password", Shape::Secret, "Password of the user or the server."),
+    key("data-dir", Shape::Path, "The server's data directory on this host, for a restore in place."),
+    key("appendonly", Shape::Bool, "Whether a restored server will run with `appendonly yes` (default: as captured)."),
+    key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
+    key("cert-file", Shape::Path, "PEM file with the client's certificate."),
+    key("key-file", Shape::Path, "PEM file with the client's private key."),
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -344,43 +153,19 @@ pub(crate) const REDIS: &[Key] = &[
 
 pub(crate) const FILES: &[Key] = &[
     KIND,
-    must(
-        "paths",
-        Shape::TextList,
-        "Absolute paths of files and directories.",
-    ),
+    must("paths", Shape::TextList, "Absolute paths of files and directories."),
     key("exclude", Shape::TextList, "Patterns as in .gitignore."),
-    key(
-        "one-file-system",
-        Shape::Bool,
-        "Do not enter other file systems.",
-    ),
-    key(
-        "exclude-caches",
-        Shape::Bool,
-        "Leave out directories marked by CACHEDIR.TAG.",
-    ),
-    key(
-        "policy",
-        Shape::Table(POLICY),
-        "What a file that could not be taken as it was does to the point.",
-    ),
+    key("one-file-system", Shape::Bool, "Do not enter other file systems."),
+    key("exclude-caches", Shape::Bool, "Leave out directories marked by CACHEDIR.TAG."),
+    key("policy", Shape::Table(POLICY), "What a file that could not be taken as it was does to the point."),
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
 ];
 
 pub(crate) const POLICY: &[Key] = &[
-    key(
-        "vanished",
-        ON_CHANGE,
-        "It was listed, but gone when it was to be read.",
-    ),
-    key(
-        "changed",
-        ON_CHANGE,
-        "It changed while it was read, also at the last try.",
-    ),
+    key("vanished", ON_CHANGE, "It was listed, but gone when it was to be read."),
+    key("changed", ON_CHANGE, "It changed while it was read, also at the last try."),
     key("unreadable", ON_CHANGE, "It could not be read."),
 ];
 
@@ -397,8 +182,7 @@ pub(crate) fn of_kind(kind: &str) -> Option<&'static [Key]> {
 }
 
 /// Kinds with their keys.
-pub(crate) const KINDS: &[(&str, &[Key])] =
-    &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES)];
+pub(crate) const KINDS: &[(&str, &[Key])] = &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES)];
 
 /// In which other tables a key of this name stands, for somebody who put it into the wrong one.
 pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
@@ -413,9 +197,7 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("a redis component", REDIS),
         ("a files component", FILES),
     ];
-    let mut found = tables
-        .iter()
-        .filter(|(_, keys)| keys.iter().any(|key| key.name == name));
+    let mut found = tables.iter().filter(|(_, keys)| keys.iter().any(|key| key.name == name));
     match (found.next(), found.next()) {
         (Some((table, _)), None) => Some(table),
         _ => None,

@@ -15,23 +15,9 @@ pub struct Draft {
 /// One component to write.
 #[derive(Debug, Clone)]
 pub enum DraftComponent {
-    Postgres {
-        id: String,
-        url: String,
-        password: Option<String>,
-        found: String,
-    },
-    Redis {
-        id: String,
-        url: String,
-        password: Option<String>,
-        found: String,
-    },
-    Files {
-        id: String,
-        paths: Vec<String>,
-        found: String,
-    },
+    Postgres { id: String, url: String, password: Option<String>, found: String },
+    Redis { id: String, url: String, password: Option<String>, found: String },
+    Files { id: String, paths: Vec<String>, found: String },
 }
 
 impl Draft {
@@ -42,9 +28,7 @@ impl Draft {
         text.push_str("# Greatest acceptable time between the captures of one point:\n# max-skew = \"5m\"\n\n");
         text.push_str(REPOSITORY);
         let _ = writeln!(text, "url = {}", quoted(&self.repository_url));
-        text.push_str(
-            "# Without this password nothing can be restored. Keep a copy off this host.\n",
-        );
+        text.push_str("# Without this password nothing can be restored. Keep a copy off this host.\n");
         let _ = writeln!(text, "password = {}", quoted(&self.password));
         for component in &self.components {
             text.push('\n');
@@ -59,45 +43,19 @@ impl DraftComponent {
     fn write(&self, text: &mut String) {
         // Writing into a `String` cannot fail.
         let _ = match self {
-            Self::Postgres {
-                id,
-                url,
-                password,
-                found,
-            } => {
-                let _ = writeln!(
-                    text,
-                    "# {found}\n[component.{id}]\nkind = \"postgres\"\nurl = {}",
-                    quoted(url)
-                );
+            Self::Postgres { id, url, password, found } => {
+                let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"postgres\"\nurl = {}", quoted(url));
                 write_password(text, password.as_deref(), "env:PGPASSWORD");
                 text.write_str(POSTGRES)
             }
-            Self::Redis {
-                id,
-                url,
-                password,
-                found,
-            } => {
-                let _ = writeln!(
-                    text,
-                    "# {found}\n[component.{id}]\nkind = \"redis\"\nurl = {}",
-                    quoted(url)
-                );
-                write_password(
-                    text,
-                    password.as_deref(),
-                    "file:/etc/rekindle/redis-password",
-                );
+            Self::Redis { id, url, password, found } => {
+                let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"redis\"\nurl = {}", quoted(url));
+                write_password(text, password.as_deref(), "file:/etc/rekindle/redis-password");
                 text.write_str(REDIS)
             }
             Self::Files { id, paths, found } => {
                 let list: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
-                let _ = writeln!(
-                    text,
-                    "# {found}\n[component.{id}]\nkind = \"files\"\npaths = [{}]",
-                    list.join(", ")
-                );
+                let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"files\"\npaths = [{}]", list.join(", "));
                 text.write_str(FILES)
             }
         };
@@ -147,7 +105,7 @@ const REPOSITORY: &str = "\
 ";
 
 const POSTGRES: &str = "\
-# databases = \"all\"            # or [\"one\", \"two\"]; without it, the one in the URL
+databases = \"all\"              # or [\"one\", \"two\"]; without it, the one in the URL
 # schedule = \"*/30 * * * *\"    # when cron or a timer runs `rekindle backup`
 # objective = { rpo = \"1h\", rto = \"30m\" }
 ";
@@ -213,31 +171,19 @@ mod tests {
             ],
         };
         let text = draft.to_toml();
-        let config = crate::parse(Path::new("/x/rekindle.toml"), &text)
-            .map_err(|p| p.to_string())
-            .unwrap();
+        let config = crate::parse(Path::new("/x/rekindle.toml"), &text).map_err(|p| p.to_string()).unwrap();
         assert_eq!(config.components.len(), 3);
 
         let is_example = |line: &str| {
             line.starts_with("# [")
-                || line
-                    .split_once(" = ")
-                    .is_some_and(|(key, _)| !key.trim_start_matches("# ").contains(' '))
+                || line.split_once(" = ").is_some_and(|(key, _)| !key.trim_start_matches("# ").contains(' '))
         };
         let all: String = text
             .lines()
-            .map(|line| {
-                if is_example(line) {
-                    line.trim_start_matches("# ")
-                } else {
-                    line
-                }
-            })
+            .map(|line| if is_example(line) { line.trim_start_matches("# ") } else { line })
             .filter(|line| *line != "password = \"env:PGPASSWORD\"")
             .fold(String::new(), |all, line| all + line + "\n");
-        let config = crate::parse(Path::new("/x/rekindle.toml"), &all)
-            .map_err(|p| format!("{p}\n{all}"))
-            .unwrap();
+        let config = crate::parse(Path::new("/x/rekindle.toml"), &all).map_err(|p| format!("{p}\n{all}")).unwrap();
         assert!(config.retention.is_some() && config.components[0].schedule.is_some());
         assert_eq!(config.hooks.before.len(), 1);
     }

@@ -6,6 +6,8 @@ pub(crate) struct Rules {
     pub(crate) schemes: &'static [&'static str],
     /// Schemes whose rest is an absolute path instead of a host.
     pub(crate) path_schemes: &'static [&'static str],
+    /// Whether an absolute path without a scheme will do.
+    pub(crate) plain_path: bool,
     /// A right one.
     pub(crate) example: &'static str,
     /// Where a password found in the URL belongs.
@@ -15,24 +17,28 @@ pub(crate) struct Rules {
 pub(crate) const REPOSITORY: Rules = Rules {
     schemes: &["file", "s3", "gs", "az"],
     path_schemes: &["file"],
+    plain_path: true,
     example: "file:///backups/repo or s3://bucket/prefix",
     password_key: "access-key-id and secret-access-key",
 };
 pub(crate) const POSTGRES: Rules = Rules {
     schemes: &["postgres", "postgresql"],
     path_schemes: &[],
+    plain_path: false,
     example: "postgres://backup@127.0.0.1:5432/app",
     password_key: "password",
 };
 pub(crate) const REDIS: Rules = Rules {
     schemes: &["redis", "rediss", "unix"],
     path_schemes: &["unix"],
+    plain_path: false,
     example: "redis://127.0.0.1:6379 or unix:///run/redis/redis.sock",
     password_key: "password",
 };
 pub(crate) const ENDPOINT: Rules = Rules {
     schemes: &["http", "https"],
     path_schemes: &[],
+    plain_path: false,
     example: "https://s3.example.com",
     password_key: "access-key-id and secret-access-key",
 };
@@ -47,6 +53,9 @@ pub(crate) fn check(url: &str, rules: &Rules) -> Result<(), (String, String)> {
     if url.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return bad("it holds a blank or a control character");
     }
+    if url.starts_with('/') && rules.plain_path {
+        return if url.split('/').any(|part| part == "..") { bad("it holds `..`") } else { Ok(()) };
+    }
     let Some((scheme, rest)) = url.split_once("://") else {
         return bad("it has no scheme");
     };
@@ -59,8 +68,7 @@ pub(crate) fn check(url: &str, rules: &Rules) -> Result<(), (String, String)> {
     }
     if password_span(rest).is_some() {
         return Err((
-            "it holds a password, which would be readable by everybody who may read this file"
-                .to_owned(),
+            "it holds a password, which would be readable by everybody who may read this file".to_owned(),
             format!(
                 "take it out of the URL and set `{}` to a reference such as `file:/etc/rekindle/secret`",
                 rules.password_key
@@ -81,8 +89,7 @@ pub(crate) fn check(url: &str, rules: &Rules) -> Result<(), (String, String)> {
     if host.is_empty() && !host_in_query {
         return bad("it names no host or bucket");
     }
-    host.split(',')
-        .try_for_each(|one| port(one).map_err(|text| (text, example())))
+    port(host).map_err(|text| (text, example()))
 }
 
 fn port(host: &str) -> Result<(), String> {
@@ -101,10 +108,15 @@ pub(crate) fn database(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
     let path = before.split_once('/').map(|(_, path)| path);
-    let named = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("dbname="));
+    let named = query.split('&').find_map(|pair| pair.strip_prefix("dbname="));
     path.or(named).filter(|name| !name.is_empty())
+}
+
+/// Whether a PostgreSQL URL names a user.
+pub(crate) fn has_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.find('@').is_some_and(|at| at > 0) || rest.contains("?user=") || rest.contains("&user=")
 }
 
 /// Where the password stands in the part after `://`.
@@ -112,15 +124,11 @@ fn password_span(rest: &str) -> Option<std::ops::Range<usize>> {
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     if let Some(at) = rest.find("?password=").or_else(|| rest.find("&password=")) {
         let start = at + "?password=".len();
-        let end = rest[start..]
-            .find('&')
-            .map_or(rest.len(), |length| start + length);
+        let end = rest[start..].find('&').map_or(rest.len(), |length| start + length);
         return Some(start..end);
     }
     // The last `@` separates: an unescaped one inside a password is a common mistake.
-    let at = rest[..authority_end]
-        .rfind('@')
-        .or_else(|| rest.rfind('@'))?;
+    let at = rest[..authority_end].rfind('@').or_else(|| rest.rfind('@'))?;
     let colon = rest[..at].find(':')?;
     Some(colon + 1..at)
 }
@@ -131,11 +139,7 @@ pub fn without_password(url: &str) -> String {
         return url.to_owned();
     };
     match password_span(rest) {
-        Some(span) => format!(
-            "{scheme}://{}[secret]{}",
-            &rest[..span.start],
-            &rest[span.end..]
-        ),
+        Some(span) => format!("{scheme}://{}[secret]{}", &rest[..span.start], &rest[span.end..]),
         None => url.to_owned(),
     }
 }
@@ -150,7 +154,8 @@ mod tests {
             ("file:///backups/repo", &REPOSITORY),
             ("s3://bucket/prefix", &REPOSITORY),
             ("postgres://backup@postgres:5432/app", &POSTGRES),
-            ("postgresql://h1:1,h2:2/app?sslmode=require", &POSTGRES),
+            ("postgresql://u@h1:1/app?sslmode=require", &POSTGRES),
+            ("/backups/repo", &REPOSITORY),
             ("postgres://backup@[::1]:5432/app", &POSTGRES),
             ("postgres:///app?host=/run/postgresql", &POSTGRES),
             ("redis://127.0.0.1:6379/0", &REDIS),
@@ -168,25 +173,11 @@ mod tests {
             "postgres://u:can/ary@h/db",
             "postgres://h/db?password=canary",
         ] {
-            let (text, hint) = check(
-                url,
-                if url.starts_with('r') {
-                    &REDIS
-                } else {
-                    &POSTGRES
-                },
-            )
-            .unwrap_err();
+            let (text, hint) = check(url, if url.starts_with('r') { &REDIS } else { &POSTGRES }).unwrap_err();
             let shown = format!("{text}{hint}{}", without_password(url));
-            assert!(
-                !shown.contains("canary") && !shown.contains("can/ary"),
-                "{shown}"
-            );
+            assert!(!shown.contains("canary") && !shown.contains("can/ary"), "{shown}");
             assert!(text.contains("password"), "{text}");
         }
-        assert_eq!(
-            without_password("postgres://u@h:5432/db"),
-            "postgres://u@h:5432/db"
-        );
+        assert_eq!(without_password("postgres://u@h:5432/db"), "postgres://u@h:5432/db");
     }
 }

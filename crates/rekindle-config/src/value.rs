@@ -15,9 +15,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest[..digits]
-            .parse()
-            .map_err(|_| format!("`{text}` does not start with a whole number"))?;
+        let number: u64 = rest[..digits].parse().map_err(|_| format!("`{text}` does not start with a whole number"))?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
         let factor = match &rest[..letters] {
@@ -53,11 +51,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
             rest %= size;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Splits a command line at blanks. Single and double quotes keep blanks together, a backslash
@@ -91,10 +85,7 @@ pub(crate) fn words(line: &str) -> Result<Vec<String>, String> {
 }
 
 /// The known word that was probably meant.
-pub(crate) fn nearest<'a>(
-    given: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = given.to_lowercase().replace('_', "-");
     known
         .into_iter()
@@ -116,18 +107,7 @@ mod tests {
         assert_eq!(seconds("1h 30m"), Ok(5400));
         assert_eq!(seconds("8d"), Ok(691_200));
         assert_eq!(seconds("2w"), Ok(1_209_600));
-        for bad in [
-            "",
-            "5",
-            "h",
-            "1 hour",
-            "-1h",
-            "0s",
-            "1.5h",
-            "99999999w",
-            "1h5",
-            "18446744073709551616s",
-        ] {
+        for bad in ["", "5", "h", "1 hour", "-1h", "0s", "1.5h", "99999999w", "1h5", "18446744073709551616s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(duration_text(Duration::from_secs(93_784)), "1d2h3m4s");
@@ -137,10 +117,7 @@ mod tests {
     fn command_lines_are_split_and_never_expanded() {
         let split = |text| words(text).unwrap();
         assert_eq!(split("pass show  a"), ["pass", "show", "a"]);
-        assert_eq!(
-            split("x 'a b' \"c d\" e\\ f ''"),
-            ["x", "a b", "c d", "e f", ""]
-        );
+        assert_eq!(split("x 'a b' \"c d\" e\\ f ''"), ["x", "a b", "c d", "e f", ""]);
         assert_eq!(split("echo $HOME *"), ["echo", "$HOME", "*"]);
         assert_eq!(split("'a\\b'"), ["a\\b"]);
         assert!(words("'a").is_err());

@@ -24,36 +24,21 @@ pub(super) fn all(top: &Section<'_>) -> Option<Vec<(Component, Range<usize>)>> {
     let mut names: Vec<_> = table.iter().collect();
     names.sort_by_key(|(name, _)| name.span().start);
     if names.is_empty() {
-        top.bad(
-            "component",
-            &span,
-            "there is no component",
-            "add one, for example `[component.files]`",
-        );
+        top.bad("component", &span, "there is no component", "add one, for example `[component.files]`");
     }
     let mut list = Some(Vec::new());
     for (name, value) in names {
         let id = name.get_ref().parse::<ComponentId>();
         if let Err(bad) = &id {
             let key = name.get_ref().escape_debug().to_string();
-            top.bad(
-                &format!("component.{key}"),
-                &name.span(),
-                bad.rule,
-                "rename the component",
-            );
+            top.bad(&format!("component.{key}"), &name.span(), bad.rule, "rename the component");
         }
         let one = if let DeValue::Table(table) = value.get_ref() {
             one(top, name.get_ref(), table, name.span())
         } else {
             let why = "a component is a table with a `kind`";
             let key = format!("component.{}", name.get_ref().escape_debug());
-            top.bad(
-                &key,
-                &name.span(),
-                why,
-                "write for example `[component.files]`",
-            );
+            top.bad(&key, &name.span(), why, "write for example `[component.files]`");
             None
         };
         match (id, one, &mut list) {
@@ -74,32 +59,18 @@ struct Nameless {
 
 impl Nameless {
     fn into_component(self, id: ComponentId) -> Component {
-        Component {
-            id,
-            kind: self.kind,
-            schedule: self.schedule,
-            objective: self.objective,
-            hooks: self.hooks,
-        }
+        Component { id, kind: self.kind, schedule: self.schedule, objective: self.objective, hooks: self.hooks }
     }
 }
 
-fn one<'a>(
-    top: &Section<'a>,
-    name: &str,
-    table: &'a DeTable<'a>,
-    span: Range<usize>,
-) -> Option<Nameless> {
+fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<usize>) -> Option<Nameless> {
     let dotted = format!("component.{}", name.escape_debug());
     let kind = kind_of(top, &dotted, table, &span)?;
     let keys = spec::of_kind(kind)?;
     let section = Section::new(dotted, table, span, keys, top.sink);
     let schedule = section.schedule("schedule");
     let objectives = section.table("objective", spec::OBJECTIVE);
-    let objective = objectives
-        .as_ref()
-        .map(policy::objective)
-        .unwrap_or_default();
+    let objective = objectives.as_ref().map(policy::objective).unwrap_or_default();
     if let Some(schedule) = &schedule {
         in_time(&section, schedule, &objective);
     }
@@ -110,28 +81,13 @@ fn one<'a>(
         "redis" => kinds::redis(&section).map(Kind::Redis),
         _ => kinds::files(&section).map(Kind::Files),
     };
-    Some(Nameless {
-        kind: kind?,
-        schedule: schedule.map(|at| at.value),
-        objective,
-        hooks,
-    })
+    Some(Nameless { kind: kind?, schedule: schedule.map(|at| at.value), objective, hooks })
 }
 
 /// The kind decides which keys are known, so it is looked at before them.
-fn kind_of(
-    top: &Section<'_>,
-    dotted: &str,
-    table: &DeTable<'_>,
-    span: &Range<usize>,
-) -> Option<&'static str> {
+fn kind_of(top: &Section<'_>, dotted: &str, table: &DeTable<'_>, span: &Range<usize>) -> Option<&'static str> {
     let known = || spec::KINDS.iter().map(|(name, _)| *name);
-    let all = || {
-        format!(
-            "write `kind = \"{}\"`",
-            known().collect::<Vec<_>>().join("\"`, `\"")
-        )
-    };
+    let all = || format!("write `kind = \"{}\"`", known().collect::<Vec<_>>().join("\"`, `\""));
     let key = format!("{dotted}.kind");
     let Some(value) = table.get("kind") else {
         top.bad(&key, span, "it is missing", all());
@@ -150,23 +106,18 @@ fn kind_of(
         top.bad(&key, &value.span(), &why, hint);
         return None;
     }
-    let hint =
-        value::nearest(word, known()).map_or_else(all, |near| format!("did you mean `{near}`?"));
-    top.bad(
-        &key,
-        &value.span(),
-        &format!("`{}` is no kind of component", word.escape_debug()),
-        hint,
-    );
+    let hint = value::nearest(word, known()).map_or_else(all, |near| format!("did you mean `{near}`?"));
+    top.bad(&key, &value.span(), &format!("`{}` is no kind of component", word.escape_debug()), hint);
     None
 }
 
 /// Just before a capture commits, the newest one is as old as the gap plus the time a run takes:
 /// a schedule with a gap of the whole RPO misses it every time.
 fn in_time(section: &Section<'_>, schedule: &At<Schedule>, objective: &Objective) {
-    let (Some(rpo), Some(gap)) = (objective.rpo_seconds, schedule.value.longest_gap()) else {
+    let Some(rpo) = objective.rpo_seconds else {
         return;
     };
+    let gap = schedule.value.longest_gap();
     let rpo = Duration::from_secs(rpo);
     if gap >= rpo {
         let why = format!(
@@ -178,12 +129,6 @@ fn in_time(section: &Section<'_>, schedule: &At<Schedule>, objective: &Objective
             "let it come more often than every {}, leaving time for the run itself; or allow a longer `rpo`",
             value::duration_text(rpo)
         );
-        section.wrong(
-            codes::CONFIG_OBJECTIVE,
-            "schedule",
-            &schedule.span,
-            &why,
-            hint,
-        );
+        section.wrong(codes::CONFIG_OBJECTIVE, "schedule", &schedule.span, &why, hint);
     }
 }

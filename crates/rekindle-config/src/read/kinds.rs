@@ -20,13 +20,7 @@ fn checked_url(section: &Section<'_>, rules: &Rules) -> Option<String> {
 }
 
 fn owned(list: Option<At<Vec<At<&str>>>>) -> Vec<String> {
-    list.map(|at| {
-        at.value
-            .into_iter()
-            .map(|one| one.value.to_owned())
-            .collect()
-    })
-    .unwrap_or_default()
+    list.map(|at| at.value.into_iter().map(|one| one.value.to_owned()).collect()).unwrap_or_default()
 }
 
 pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
@@ -36,42 +30,27 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
         && let Some(url) = url.as_deref().filter(|url| url::database(url).is_none())
         && let Some(span) = section.span_of("url")
     {
-        let hint = format!(
-            "write `{}/DATABASE`, or add `databases = \"all\"`",
-            url.trim_end_matches('/')
-        );
+        let hint = format!("write `{}/DATABASE`, or add `databases = \"all\"`", url.trim_end_matches('/'));
         section.bad("url", &span, "it names no database", hint);
+    }
+    if let Some(url) = url.as_deref().filter(|url| !url::has_user(url))
+        && let Some(span) = section.span_of("url")
+    {
+        let hint = format!("write for example `{}`", url.replacen("://", "://backup@", 1));
+        section.bad("url", &span, "it names no user", hint);
     }
     method(section);
     against(section, "tables", "exclude-tables");
     against(section, "schema-only", "exact-counts");
     let several = !matches!(&databases, None | Some(At { value: Some(_), .. }))
-        || databases
-            .as_ref()
-            .is_some_and(|at| at.value.as_ref().is_some_and(|list| list.len() > 1));
+        || databases.as_ref().is_some_and(|at| at.value.as_ref().is_some_and(|list| list.len() > 1));
     if several && let Some(span) = section.span_of("tables") {
         let why = "chosen tables need exactly one database";
-        section.bad(
-            "tables",
-            &span,
-            why,
-            "name one database, and add further components for others",
-        );
+        section.bad("tables", &span, why, "name one database, and add further components for others");
     }
     let sslmode = section.choice("sslmode");
-    if let (
-        Some(At {
-            value: "disable", ..
-        }),
-        Some(span),
-    ) = (&sslmode, section.span_of("ca-file"))
-    {
-        section.bad(
-            "ca-file",
-            &span,
-            "it contradicts `sslmode = \"disable\"`",
-            "remove one of the two",
-        );
+    if let (Some(At { value: "disable", .. }), Some(span)) = (&sslmode, section.span_of("ca-file")) {
+        section.bad("ca-file", &span, "it contradicts `sslmode = \"disable\"`", "remove one of the two");
     }
     let rest = Postgres {
         url: String::new(),
@@ -79,9 +58,7 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
         databases: match databases {
             None => Databases::OfUrl,
             Some(At { value: None, .. }) => Databases::All,
-            Some(At {
-                value: Some(names), ..
-            }) => Databases::Named(names),
+            Some(At { value: Some(names), .. }) => Databases::Named(names),
         },
         schema_only: section.flag("schema-only").unwrap_or(false),
         tables: owned(section.texts("tables")),
@@ -92,6 +69,7 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
         sslmode: sslmode.map(|at| at.value.to_owned()),
         ca_file: section.path("ca-file"),
         lock_timeout: section.duration("lock-timeout").map(|at| at.value),
+        spool_dir: section.path("spool-dir"),
     };
     Some(Postgres { url: url?, ..rest })
 }
@@ -121,46 +99,39 @@ fn against(section: &Section<'_>, a: &str, b: &str) {
         && section.is_set(b)
         && let Some(span) = section.span_of(b)
     {
-        section.bad(
-            b,
-            &span,
-            &format!("it contradicts `{a}`"),
-            "remove one of the two",
-        );
+        section.bad(b, &span, &format!("it contradicts `{a}`"), "remove one of the two");
     }
 }
 
 pub(super) fn redis(section: &Section<'_>) -> Option<Redis> {
     let url = checked_url(section, &url::REDIS);
-    if url
-        .as_ref()
-        .is_some_and(|url| !url.starts_with("rediss://"))
-        && let Some(span) = section.span_of("ca-file")
-    {
-        let hint = "write `rediss://` to use TLS, or remove the key";
-        section.bad("ca-file", &span, "the URL does not use TLS", hint);
+    if url.as_ref().is_some_and(|url| !url.starts_with("rediss://")) {
+        for key in ["ca-file", "cert-file", "key-file"] {
+            if let Some(span) = section.span_of(key) {
+                let hint = "write `rediss://` to use TLS, or remove the key";
+                section.bad(key, &span, "the URL does not use TLS", hint);
+            }
+        }
     }
-    if section.span_of("password").is_none()
-        && let Some(span) = section.span_of("username")
-    {
-        section.bad(
-            "username",
-            &span,
-            "a user needs a `password` too",
-            "add `password = \"file:…\"`",
-        );
+    for (a, b) in [("username", "password"), ("cert-file", "key-file"), ("key-file", "cert-file")] {
+        if section.span_of(b).is_none()
+            && let Some(span) = section.span_of(a)
+        {
+            section.bad(a, &span, &format!("it needs `{b}` too"), format!("add `{b}`"));
+        }
     }
     let username = section.text("username").map(|at| at.value.to_owned());
-    let password = section.secret("password");
-    let data_dir = section.path("data-dir");
-    let ca_file = section.path("ca-file");
-    Some(Redis {
-        url: url?,
+    let rest = Redis {
+        url: String::new(),
         username,
-        password,
-        data_dir,
-        ca_file,
-    })
+        password: section.secret("password"),
+        data_dir: section.path("data-dir"),
+        appendonly: section.flag("appendonly"),
+        ca_file: section.path("ca-file"),
+        cert_file: section.path("cert-file"),
+        key_file: section.path("key-file"),
+    };
+    Some(Redis { url: url?, ..rest })
 }
 
 pub(super) fn files(section: &Section<'_>) -> Option<Files> {
@@ -178,26 +149,13 @@ pub(super) fn files(section: &Section<'_>) -> Option<Files> {
     let (vanished, changed, unreadable) = (on("vanished"), on("changed"), on("unreadable"));
     let one_file_system = section.flag("one-file-system").unwrap_or(false);
     let exclude_caches = section.flag("exclude-caches").unwrap_or(false);
-    Some(Files {
-        paths: paths?,
-        exclude,
-        one_file_system,
-        exclude_caches,
-        vanished,
-        changed,
-        unreadable,
-    })
+    Some(Files { paths: paths?, exclude, one_file_system, exclude_caches, vanished, changed, unreadable })
 }
 
 fn paths(section: &Section<'_>) -> Option<Vec<PathBuf>> {
     let list = section.texts("paths")?;
     if list.value.is_empty() {
-        section.bad(
-            "paths",
-            &list.span,
-            "the list is empty",
-            "name at least one path",
-        );
+        section.bad("paths", &list.span, "the list is empty", "name at least one path");
         return None;
     }
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -213,23 +171,10 @@ fn paths(section: &Section<'_>) -> Option<Vec<PathBuf>> {
             };
             section.bad("paths", &text.span, &why, hint);
         } else if path.components().any(|part| part == PathPart::ParentDir) {
-            section.bad(
-                "paths",
-                &text.span,
-                &format!("`{shown}` holds `..`"),
-                "write the path without it",
-            );
-        } else if let Some(outer) = paths
-            .iter()
-            .find(|other| path.starts_with(other) || other.starts_with(path))
-        {
+            section.bad("paths", &text.span, &format!("`{shown}` holds `..`"), "write the path without it");
+        } else if let Some(outer) = paths.iter().find(|other| path.starts_with(other) || other.starts_with(path)) {
             let why = format!("`{shown}` overlaps with `{}`", outer.display());
-            section.bad(
-                "paths",
-                &text.span,
-                &why,
-                "name each place once; the outer one holds the inner one",
-            );
+            section.bad("paths", &text.span, &why, "name each place once; the outer one holds the inner one");
         } else {
             // Built from parts, so that `/a/`, `/a/.` and `//a` are `/a`.
             paths.push(path.components().collect());

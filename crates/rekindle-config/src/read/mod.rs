@@ -26,12 +26,7 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config, Problems> {
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let hint = syntax_hint(error.message());
-            sink.add(
-                codes::CONFIG_SYNTAX,
-                span,
-                error.message().replace('\n', ", "),
-                Some(hint),
-            );
+            sink.add(codes::CONFIG_SYNTAX, span, error.message().replace('\n', ", "), Some(hint));
         }
         return sink.finish(None);
     }
@@ -43,25 +38,16 @@ fn syntax_hint(message: &str) -> String {
     if message.contains("duplicate") {
         "remove one of the two".to_owned()
     } else {
-        "texts stand in \"…\", lists in […], tables in […] on a line of their own; see toml.io"
-            .to_owned()
+        "texts stand in \"…\", lists in […], tables in […] on a line of their own; see toml.io".to_owned()
     }
 }
 
 fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Option<Config> {
     let top = Section::new(String::new(), root, 0..0, spec::ROOT, sink);
-    let stack = top
-        .table("stack", spec::STACK)
-        .and_then(|section| stack(&section));
-    let repository = top
-        .table("repository", spec::REPOSITORY)
-        .and_then(|section| repository::read(&section));
-    let hooks = top
-        .table("hooks", spec::HOOKS)
-        .map(|section| policy::hooks(&section));
-    let retention = top
-        .table("retention", spec::RETENTION)
-        .map(|section| policy::retention(&section));
+    let stack = top.table("stack", spec::STACK).and_then(|section| stack(&section));
+    let repository = top.table("repository", spec::REPOSITORY).and_then(|section| repository::read(&section));
+    let hooks = top.table("hooks", spec::HOOKS).map(|section| policy::hooks(&section));
+    let retention = top.table("retention", spec::RETENTION).map(|section| policy::retention(&section));
     let components = component::all(&top);
     if let (Some(repository), Some(components)) = (&repository, &components) {
         apart(sink, &repository.url, components);
@@ -70,10 +56,7 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         file: file.to_owned(),
         stack: stack?,
         repository: repository?,
-        components: components?
-            .into_iter()
-            .map(|(component, _)| component)
-            .collect(),
+        components: components?.into_iter().map(|(component, _)| component).collect(),
         hooks: hooks.unwrap_or_default(),
         retention: match retention {
             Some(policy) => Some(policy?),
@@ -114,26 +97,20 @@ fn name(section: &Section<'_>, key: &str) -> Option<String> {
 /// A repository inside what it saves would save itself; the other way round, a restore or prune
 /// could write over the source.
 fn apart(sink: &Sink<'_>, url: &str, components: &[(Component, std::ops::Range<usize>)]) {
-    let Some(repository) = url.strip_prefix("file://").map(Path::new) else {
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    if !path.starts_with('/') {
         return;
-    };
+    }
+    let repository = Path::new(path);
     for (component, span) in components {
         let Kind::Files(Files { paths, .. }) = &component.kind else {
             continue;
         };
         for path in paths {
             let text = if repository.starts_with(path) {
-                format!(
-                    "the repository {} lies inside {}",
-                    repository.display(),
-                    path.display()
-                )
+                format!("the repository {} lies inside {}", repository.display(), path.display())
             } else if path.starts_with(repository) {
-                format!(
-                    "{} lies inside the repository {}",
-                    path.display(),
-                    repository.display()
-                )
+                format!("{} lies inside the repository {}", path.display(), repository.display())
             } else {
                 continue;
             };

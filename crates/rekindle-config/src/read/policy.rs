@@ -20,24 +20,12 @@ pub(super) fn hooks(section: &Section<'_>) -> Hooks {
 
 pub(super) fn objective(section: &Section<'_>) -> Objective {
     let seconds = |key| section.duration(key).map(|at| at.value.as_secs());
-    Objective {
-        rpo_seconds: seconds("rpo"),
-        rto_seconds: seconds("rto"),
-        proof_seconds: seconds("proof"),
-    }
+    Objective { rpo_seconds: seconds("rpo"), rto_seconds: seconds("rto"), proof_seconds: seconds("proof") }
 }
 
 /// `None` when it names no rule: an empty policy would keep everything and look like one.
 pub(super) fn retention(section: &Section<'_>) -> Option<Policy> {
-    let rules = [
-        "keep-last",
-        "keep-hourly",
-        "keep-daily",
-        "keep-weekly",
-        "keep-monthly",
-        "keep-yearly",
-        "keep-within",
-    ];
+    let rules = ["keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within"];
     if rules.iter().all(|rule| section.span_of(rule).is_none()) {
         section.bad_self(
             "it names no rule, so nothing would ever be removed",

@@ -8,57 +8,37 @@ use crate::url;
 
 /// Which keys belong to which scheme.
 const OF_SCHEME: &[(&str, &[&str])] = &[
-    (
-        "s3",
-        &[
-            "region",
-            "path-style",
-            "profile",
-            "access-key-id",
-            "secret-access-key",
-            "session-token",
-        ],
-    ),
+    ("s3", &["region", "path-style", "profile", "access-key-id", "secret-access-key", "session-token"]),
     ("gs", &["service-account"]),
     ("az", &["account", "account-key", "sas-token"]),
 ];
 
 pub(super) fn read(section: &Section<'_>) -> Option<Repository> {
     let url = section.text("url");
-    let good_url = url
-        .as_ref()
-        .and_then(|at| match url::check(at.value, &url::REPOSITORY) {
-            Ok(()) => Some(at.value.to_owned()),
-            Err((why, hint)) => {
-                section.bad("url", &at.span, &why, hint);
-                None
-            }
-        });
+    let good_url = url.as_ref().and_then(|at| match url::check(at.value, &url::REPOSITORY) {
+        Ok(()) => Some(at.value.to_owned()),
+        Err((why, hint)) => {
+            section.bad("url", &at.span, &why, hint);
+            None
+        }
+    });
     let access = access(section);
-    if let Some(scheme) = good_url.as_ref().and_then(|url| url.split("://").next()) {
+    if let Some(scheme) = good_url.as_ref().map(|url| url.split_once("://").map_or("file", |(scheme, _)| scheme)) {
         fits(section, scheme);
     }
     let password = section.secret("password");
     let compression = section.integer("compression");
-    Some(Repository {
-        url: good_url?,
-        password: password?,
-        compression,
-        access,
-    })
+    Some(Repository { url: good_url?, password: password?, compression, access })
 }
 
 fn access(section: &Section<'_>) -> Access {
-    let endpoint =
-        section
-            .text("endpoint")
-            .and_then(|at| match url::check(at.value, &url::ENDPOINT) {
-                Ok(()) => Some(at.value.to_owned()),
-                Err((why, hint)) => {
-                    section.bad("endpoint", &at.span, &why, hint);
-                    None
-                }
-            });
+    let endpoint = section.text("endpoint").and_then(|at| match url::check(at.value, &url::ENDPOINT) {
+        Ok(()) => Some(at.value.to_owned()),
+        Err((why, hint)) => {
+            section.bad("endpoint", &at.span, &why, hint);
+            None
+        }
+    });
     let text = |key| section.text(key).map(|at| at.value.to_owned());
     Access {
         endpoint,
@@ -81,8 +61,7 @@ fn fits(section: &Section<'_>, scheme: &str) {
     for (other, keys) in OF_SCHEME.iter().filter(|(other, _)| *other != scheme) {
         for key in *keys {
             if let Some(span) = section.span_of(key) {
-                let why =
-                    format!("it says something about `{other}://`, but the URL is `{scheme}://`");
+                let why = format!("it says something about `{other}://`, but the URL is `{scheme}://`");
                 section.bad(key, &span, &why, "remove the key or change the URL");
             }
         }
@@ -94,20 +73,13 @@ fn fits(section: &Section<'_>, scheme: &str) {
             }
         }
     }
-    let both = |a: &str, b: &str| -> Option<Range<usize>> {
-        section.span_of(a).filter(|_| section.span_of(b).is_some())
-    };
-    let lone = |a: &str, b: &str| -> Option<Range<usize>> {
-        section.span_of(a).filter(|_| section.span_of(b).is_none())
-    };
+    let both =
+        |a: &str, b: &str| -> Option<Range<usize>> { section.span_of(a).filter(|_| section.span_of(b).is_some()) };
+    let lone =
+        |a: &str, b: &str| -> Option<Range<usize>> { section.span_of(a).filter(|_| section.span_of(b).is_none()) };
     for (a, b) in [("profile", "access-key-id"), ("account-key", "sas-token")] {
         if let Some(span) = both(a, b) {
-            section.bad(
-                a,
-                &span,
-                &format!("it contradicts `{b}`"),
-                "keep one of the two",
-            );
+            section.bad(a, &span, &format!("it contradicts `{b}`"), "keep one of the two");
         }
     }
     for (a, b) in [
@@ -117,12 +89,7 @@ fn fits(section: &Section<'_>, scheme: &str) {
         ("account-key", "account"),
     ] {
         if let Some(span) = lone(a, b) {
-            section.bad(
-                a,
-                &span,
-                &format!("it needs `{b}` too"),
-                format!("add `{b}`"),
-            );
+            section.bad(a, &span, &format!("it needs `{b}` too"), format!("add `{b}`"));
         }
     }
 }

@@ -52,17 +52,14 @@ const CASES: &[(Part, &str)] = &[
     // [repository]
     (Repository, "url = 'file:///r'"),
     (Repository, "password = 'file:/k'"),
-    (Repository, "url = '/r'\npassword = 'file:/k'"),
+    (Repository, "url = 'r'\npassword = 'file:/k'"),
     (Repository, "url = 'file://r'\npassword = 'file:/k'"),
     (Repository, "url = 'file:///a/../r'\npassword = 'file:/k'"),
     (Repository, "url = 's4://b'\npassword = 'file:/k'"),
     (Repository, "url = 'ftp://b'\npassword = 'file:/k'"),
     (Repository, "url = 's3://'\npassword = 'file:/k'"),
     (Repository, "url = 's3://a b'\npassword = 'file:/k'"),
-    (
-        Repository,
-        "url = 's3://key:canary@b'\npassword = 'file:/k'",
-    ),
+    (Repository, "url = 's3://key:canary@b'\npassword = 'file:/k'"),
     (Repository, "url = ''\npassword = 'file:/k'"),
     (Repository, "url = 's3://b'\npassword = 'canary'"),
     (Repository, "url = 's3://b'\npassword = 'canary:canary'"),
@@ -76,95 +73,38 @@ const CASES: &[(Part, &str)] = &[
     (Repository, "url = 's3://b'\npassword = 'credential:../x'"),
     (Repository, "url = 's3://b'\npassword = ['file:/k']"),
     (Repository, "url = 's3://b'\npassword = ''"),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\ncompression = 99",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\ncompression = 'max'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\ncompression = 3.5",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\nendpoint = 'minio:9000'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\nendpoint = 'http://h:99999'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\npath-style = 'yes'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\naccess-key-id = 'A'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\nsecret-access-key = 'env:S'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\naccess-key-id = 'A'\nsecret-access-key = 'canary'",
-    ),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\ncompression = 99"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\ncompression = 'max'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\ncompression = 3.5"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\nendpoint = 'minio:9000'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\nendpoint = 'http://h:99999'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\npath-style = 'yes'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\naccess-key-id = 'A'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\nsecret-access-key = 'env:S'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\naccess-key-id = 'A'\nsecret-access-key = 'canary'"),
     (
         Repository,
         "url = 's3://b'\npassword = 'file:/k'\naccess-key-id = 'A'\nsecret-access-key = 'env:S'\nprofile = 'p'",
     ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\nsession-token = 'env:T'",
-    ),
-    (
-        Repository,
-        "url = 's3://b'\npassword = 'file:/k'\nregoin = 'eu'",
-    ),
-    (
-        Repository,
-        "url = 'file:///r'\npassword = 'file:/k'\nregion = 'eu'\nendpoint = 'https://h'",
-    ),
-    (
-        Repository,
-        "url = 'gs://b'\npassword = 'file:/k'\naccount = 'a'",
-    ),
-    (
-        Repository,
-        "url = 'az://b'\npassword = 'file:/k'\naccount-key = 'env:K'",
-    ),
-    (
-        Repository,
-        "url = 'file:///srv/data/repo'\npassword = 'file:/k'",
-    ),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\nsession-token = 'env:T'"),
+    (Repository, "url = 's3://b'\npassword = 'file:/k'\nregoin = 'eu'"),
+    (Repository, "url = 'file:///r'\npassword = 'file:/k'\nregion = 'eu'\nendpoint = 'https://h'"),
+    (Repository, "url = 'gs://b'\npassword = 'file:/k'\naccount = 'a'"),
+    (Repository, "url = 'az://b'\npassword = 'file:/k'\naccount-key = 'env:K'"),
+    (Repository, "url = 'file:///srv/data/repo'\npassword = 'file:/k'"),
     (Repository, "url = 'file:///srv'\npassword = 'file:/k'"),
     // [component.…]
     (Component, ""),
     (Component, "[component]"),
     (Component, "[component]\nx = 1"),
-    (
-        Component,
-        "[component.Data]\nkind = 'files'\npaths = ['/a']",
-    ),
-    (
-        Component,
-        "[component.rekindle]\nkind = 'files'\npaths = ['/a']",
-    ),
-    (
-        Component,
-        "[component.'a/b']\nkind = 'files'\npaths = ['/a']",
-    ),
+    (Component, "[component.Data]\nkind = 'files'\npaths = ['/a']"),
+    (Component, "[component.rekindle]\nkind = 'files'\npaths = ['/a']"),
+    (Component, "[component.'a/b']\nkind = 'files'\npaths = ['/a']"),
     (Component, "[component.x]"),
     (Component, "[component.x]\nkind = 5"),
     (Component, "[component.x]\nkind = 'postgre'"),
     (Component, "[component.x]\nkind = 'mysql'"),
-    (
-        Component,
-        "[component.x]\nkind = 'prometheus'\nurl = 'http://h'",
-    ),
+    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'http://h'"),
     (Component, "[component.x]\nkind = 'grafana'"),
     // Objectives, schedules, hooks.
     (Files, "objective = { rop = '1h' }"),
@@ -177,10 +117,7 @@ const CASES: &[(Part, &str)] = &[
     (Files, "schedule = '0 0 30 2 *'"),
     (Files, "schedule = '0 3 * * *'\nobjective = { rpo = '1h' }"),
     (Files, "schedule = '0 * * * *'\nobjective = { rpo = '1h' }"),
-    (
-        Files,
-        "schedule = '0 3 * * 1-5'\nobjective = { rpo = '25h' }",
-    ),
+    (Files, "schedule = '0 3 * * 1-5'\nobjective = { rpo = '25h' }"),
     (Files, "hooks = { before = 'stop app' }"),
     (Files, "hooks = { before = [[]] }"),
     (Files, "hooks = { before = [1] }"),
@@ -195,22 +132,10 @@ const CASES: &[(Part, &str)] = &[
     (Component, "[component.x]\nkind = 'files'\npaths = []"),
     (Component, "[component.x]\nkind = 'files'\npaths = ['a']"),
     (Component, "[component.x]\nkind = 'files'\npaths = ['~/a']"),
-    (
-        Component,
-        "[component.x]\nkind = 'files'\npaths = ['/a/../b']",
-    ),
-    (
-        Component,
-        "[component.x]\nkind = 'files'\npaths = ['/a', '/a']",
-    ),
-    (
-        Component,
-        "[component.x]\nkind = 'files'\npaths = ['/a', '/a/b']",
-    ),
-    (
-        Component,
-        "[component.x]\nkind = 'files'\npaths = ['/a', 5]",
-    ),
+    (Component, "[component.x]\nkind = 'files'\npaths = ['/a/../b']"),
+    (Component, "[component.x]\nkind = 'files'\npaths = ['/a', '/a']"),
+    (Component, "[component.x]\nkind = 'files'\npaths = ['/a', '/a/b']"),
+    (Component, "[component.x]\nkind = 'files'\npaths = ['/a', 5]"),
     (Files, "exclude = '*.log'"),
     (Files, "exclude = ['']"),
     (Files, "one-file-system = 1"),
@@ -224,39 +149,25 @@ const CASES: &[(Part, &str)] = &[
     (Postgres, "url = 'postgres://u:canary@h/db'"),
     (Postgres, "url = 'postgres://h/db?password=canary'"),
     (Postgres, "url = 'postgres://u@h'"),
+    (Postgres, "url = 'postgres://h/db'"),
     (Postgres, "url = 'mysql://u@h/db'"),
     (Postgres, "url = 'postgers://u@h/db'"),
     (Postgres, "url = 'host=h dbname=db'"),
     (Postgres, "url = 'postgres://h:0/db'"),
     (Postgres, "url = 'postgres://h:pg/db'"),
-    (Postgres, "url = 'postgres://h/db'\nmethod = 'physical'"),
-    (Postgres, "url = 'postgres://h/db'\nmethod = 'logcial'"),
-    (Postgres, "url = 'postgres://h/db'\ndatabases = 'app'"),
-    (Postgres, "url = 'postgres://h/db'\ndatabases = []"),
-    (Postgres, "url = 'postgres://h/db'\ndatabases = ['a', 'a']"),
-    (
-        Postgres,
-        "url = 'postgres://h/db'\ntables = ['a']\nexclude-tables = ['b']",
-    ),
-    (
-        Postgres,
-        "url = 'postgres://h/db'\ntables = ['a']\ndatabases = 'all'",
-    ),
-    (
-        Postgres,
-        "url = 'postgres://h/db'\nschema-only = true\nexact-counts = true",
-    ),
-    (Postgres, "url = 'postgres://h/db'\nsslmode = 'on'"),
-    (
-        Postgres,
-        "url = 'postgres://h/db'\nsslmode = 'disable'\nca-file = '/ca'",
-    ),
-    (Postgres, "url = 'postgres://h/db'\nlock-timeout = 10"),
-    (Postgres, "url = 'postgres://h/db'\npasswd = 'env:P'"),
-    (
-        Postgres,
-        "url = 'postgres://h/db'\npassword = 'canary'\nobjective = { rpo = 'x' }\nfoo = 1",
-    ),
+    (Postgres, "url = 'postgres://u@h/db'\nmethod = 'physical'"),
+    (Postgres, "url = 'postgres://u@h/db'\nmethod = 'logcial'"),
+    (Postgres, "url = 'postgres://u@h/db'\ndatabases = 'app'"),
+    (Postgres, "url = 'postgres://u@h/db'\ndatabases = []"),
+    (Postgres, "url = 'postgres://u@h/db'\ndatabases = ['a', 'a']"),
+    (Postgres, "url = 'postgres://u@h/db'\ntables = ['a']\nexclude-tables = ['b']"),
+    (Postgres, "url = 'postgres://u@h/db'\ntables = ['a']\ndatabases = 'all'"),
+    (Postgres, "url = 'postgres://u@h/db'\nschema-only = true\nexact-counts = true"),
+    (Postgres, "url = 'postgres://u@h/db'\nsslmode = 'on'"),
+    (Postgres, "url = 'postgres://u@h/db'\nsslmode = 'disable'\nca-file = '/ca'"),
+    (Postgres, "url = 'postgres://u@h/db'\nlock-timeout = 10"),
+    (Postgres, "url = 'postgres://u@h/db'\npasswd = 'env:P'"),
+    (Postgres, "url = 'postgres://u@h/db'\npassword = 'canary'\nobjective = { rpo = 'x' }\nfoo = 1"),
     // Redis.
     (Redis, "url = 'http://h'"),
     (Redis, "url = 'redis://:canary@h'"),
@@ -297,20 +208,13 @@ fn file(part: Part, fragment: &str) -> String {
         return fragment.to_owned();
     }
     let or = |this: Part, good: &str| {
-        if part == this {
-            fragment.to_owned()
-        } else {
-            good.to_owned()
-        }
+        if part == this { fragment.to_owned() } else { good.to_owned() }
     };
     let component = match part {
         Component => fragment.to_owned(),
         Postgres => format!("[component.db]\nkind = 'postgres'\n{fragment}"),
         Redis => format!("[component.cache]\nkind = 'redis'\n{fragment}"),
-        _ => format!(
-            "[component.data]\nkind = 'files'\npaths = ['/srv/data']\n{}",
-            or(Files, "")
-        ),
+        _ => format!("[component.data]\nkind = 'files'\npaths = ['/srv/data']\n{}", or(Files, "")),
     };
     format!(
         "[stack]\n{}\n[repository]\n{}\n{component}\n{}\n",
@@ -327,24 +231,12 @@ fn every_bad_file_is_refused_with_place_reason_and_remedy() {
     for (part, fragment) in CASES {
         let text = file(*part, fragment);
         let problems = parse(Path::new("x.toml"), &text).expect_err(&text);
-        let _ = writeln!(
-            said,
-            "{part:?}: {}",
-            fragment.replace('\n', " ⏎ ").escape_debug()
-        );
+        let _ = writeln!(said, "{part:?}: {}", fragment.replace('\n', " ⏎ ").escape_debug());
         for problem in &problems.list {
-            assert!(
-                problem.line.is_some() && problem.hint.is_some(),
-                "{problem:?}"
-            );
+            assert!(problem.line.is_some() && problem.hint.is_some(), "{problem:?}");
             let fault = problem.fault(&problems.file);
             assert_eq!(fault.exit_code(), 5);
-            let shown = format!(
-                "{}: {}\n    hint: {}",
-                fault.code().id,
-                fault.chain(),
-                fault.hint_text().unwrap()
-            );
+            let shown = format!("{}: {}\n    hint: {}", fault.code().id, fault.chain(), fault.hint_text().unwrap());
             assert!(!shown.contains("canary"), "a secret is shown: {shown}");
             let _ = writeln!(said, "  {shown}");
         }

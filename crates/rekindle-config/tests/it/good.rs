@@ -8,56 +8,30 @@ use rekindle_config::{Config, Databases, Kind, OnChange, Value, load, parse};
 use rekindle_core::codes;
 
 fn good(text: &str) -> Config {
-    parse(Path::new("/etc/rekindle/rekindle.toml"), text)
-        .map_err(|problems| problems.to_string())
-        .unwrap()
+    parse(Path::new("/etc/rekindle/rekindle.toml"), text).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 #[test]
 fn the_example_is_accepted_and_means_what_it_says() {
     let config = good(include_str!("../../../../examples/rekindle.toml"));
     assert_eq!(config.stack.name, "prompt-card-system");
-    assert_eq!(config.stack.max_skew, Some(Duration::from_secs(300)));
+    assert_eq!(config.stack.max_skew, Some(Duration::from_mins(5)));
     assert_eq!(config.repository.compression, Some(3));
-    assert!(matches!(
-        config.repository.access.access_key_id,
-        Some(Value::Reference(_))
-    ));
-    let names: Vec<&str> = config
-        .components
-        .iter()
-        .map(|one| one.id.as_str())
-        .collect();
-    assert_eq!(
-        names,
-        ["database", "cache", "uploads"],
-        "the order of the file"
-    );
-    let Kind::Postgres(database) = &config.components[0].kind else {
-        panic!()
-    };
+    assert!(matches!(config.repository.access.access_key_id, Some(Value::Reference(_))));
+    let names: Vec<&str> = config.components.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(names, ["database", "cache", "uploads"], "the order of the file");
+    let Kind::Postgres(database) = &config.components[0].kind else { panic!() };
     assert!(database.globals && database.exact_counts && !database.schema_only);
     assert_eq!(database.databases, Databases::OfUrl);
-    assert_eq!(
-        config.components[0].objective.proof_seconds,
-        Some(8 * 86_400)
-    );
-    let Kind::Files(uploads) = &config.components[2].kind else {
-        panic!()
-    };
+    assert_eq!(config.components[0].objective.proof_seconds, Some(8 * 86_400));
+    let Kind::Files(uploads) = &config.components[2].kind else { panic!() };
     assert_eq!(uploads.paths[1], Path::new("/app/config"));
     assert_eq!(uploads.unreadable, Some(OnChange::Partial));
     let hooks = &config.components[2].hooks;
     assert_eq!(hooks.before[0].argv, ["/usr/local/bin/app", "flush"]);
-    assert_eq!(
-        hooks.on_error[0].argv,
-        ["/bin/sh", "-c", "logger uploads failed"]
-    );
+    assert_eq!(hooks.on_error[0].argv, ["/bin/sh", "-c", "logger uploads failed"]);
     let retention = config.retention.unwrap();
-    assert_eq!(
-        (retention.daily, retention.yearly, retention.min_keep),
-        (30, 0, 3)
-    );
+    assert_eq!((retention.daily, retention.yearly, retention.min_keep), (30, 0, 3));
     assert_eq!(retention.within_seconds, Some(2 * 86_400));
 }
 
@@ -67,14 +41,9 @@ fn paths_are_made_plain_and_secrets_start_from_the_files_directory() {
         "[stack]\nname='s'\n[repository]\nurl='file:///r'\npassword='file:key'\n\
          [component.a]\nkind='files'\npaths=['/a/./b/', '//c']\n",
     );
-    let Kind::Files(files) = &config.components[0].kind else {
-        panic!()
-    };
+    let Kind::Files(files) = &config.components[0].kind else { panic!() };
     assert_eq!(files.paths, [PathBuf::from("/a/b"), PathBuf::from("/c")]);
-    assert_eq!(
-        config.repository.password.as_file(),
-        Some(Path::new("/etc/rekindle/key"))
-    );
+    assert_eq!(config.repository.password.as_file(), Some(Path::new("/etc/rekindle/key")));
 }
 
 #[test]
@@ -93,18 +62,8 @@ fn what_is_not_there_or_no_text_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let absent = load(&directory.path().join("none.toml")).unwrap_err();
     assert_eq!(absent.list[0].code, codes::CONFIG_ABSENT);
-    assert!(
-        load(directory.path())
-            .unwrap_err()
-            .to_string()
-            .contains("not a file")
-    );
+    assert!(load(directory.path()).unwrap_err().to_string().contains("not a file"));
     let file = directory.path().join("latin1.toml");
     std::fs::write(&file, b"# \xe4").unwrap();
-    assert!(
-        load(&file)
-            .unwrap_err()
-            .to_string()
-            .contains("byte 2 is not UTF-8")
-    );
+    assert!(load(&file).unwrap_err().to_string().contains("byte 2 is not UTF-8"));
 }

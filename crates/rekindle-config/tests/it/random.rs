@@ -12,10 +12,7 @@ fn judged(text: &str) -> Result<(), TestCaseError> {
         prop_assert!(!problems.list.is_empty());
         let lines = text.matches('\n').count() + 1;
         for problem in &problems.list {
-            prop_assert!(
-                (1..=lines).contains(&problem.line.unwrap_or(0)),
-                "{problem:?}"
-            );
+            prop_assert!((1..=lines).contains(&problem.line.unwrap_or(0)), "{problem:?}");
         }
     }
     Ok(())
