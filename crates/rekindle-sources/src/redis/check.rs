@@ -17,8 +17,8 @@ use super::details::{Placed, RedisDetails};
 use super::facts::Facts;
 use super::options::RedisOptions;
 use super::rdb::format::Dialect;
+use super::rdb::record::{Keep, Key, Record, Visitor};
 use super::rdb::summary::{RdbSummary, summarize, walk};
-use super::rdb::walk::{Keep, Key, Record, Visitor};
 use super::rdb::{digest, payload, text};
 use super::restore::source;
 

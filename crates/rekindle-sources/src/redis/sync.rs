@@ -8,8 +8,9 @@ use rekindle_core::entry::{Closing, ContentRead, Meta, ReadFault};
 use rekindle_core::{Cancel, Fault, Result, codes};
 
 use super::client::{Client, Reply, clip};
+use super::rdb::record::Keep;
 use super::rdb::summary::{Counter, RdbSummary, truncated};
-use super::rdb::walk::{Keep, Walker};
+use super::rdb::walk::Walker;
 
 /// Length of the mark that ends a stream whose length is not known beforehand.
 const MARK_BYTES: usize = 40;

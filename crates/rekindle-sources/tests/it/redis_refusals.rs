@@ -190,6 +190,80 @@ fn a_refused_login_names_the_remedy_and_no_secret() {
 }
 
 #[test]
+fn the_remedy_of_a_refused_login_is_enough_for_everything() {
+    let source = server(RedisProgram::Redis);
+    redis_data(&source, 1);
+    let plain = format!("redis://127.0.0.1:{}", source.port());
+    let mut options = RedisOptions::new(plain);
+    options.username = Some("saver".to_owned());
+    options.password = Some(Secret::new(CANARY.to_owned()));
+    let component = component(options);
+    let fault = capture(&component).err().unwrap();
+    let hint = fault.hint_text().unwrap().to_owned();
+    let line = hint.split('`').nth(1).unwrap().replace("PASSWORD", CANARY);
+    let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    source.command(&words);
+    let part = capture(&component).unwrap();
+    assert_eq!(part.files.len(), 4);
+    assert_eq!(part.record.notes.listed, []);
+    assert!(!part.text("acl.txt").contains(CANARY), "ACL LIST gives hashes");
+}
+
+#[test]
+fn replicas_and_cluster_nodes_are_named_and_not_restored_into() {
+    let source = server(RedisProgram::Redis);
+    redis_data(&source, 5);
+    let part = capture(&component_of(&source)).unwrap();
+    let replica = server(RedisProgram::Redis);
+    let port = source.port().to_string();
+    replica.command(&[b"REPLICAOF", b"127.0.0.1", port.as_bytes()]);
+    while !replica.command(&[b"INFO", b"replication"]).text().contains("master_link_status:up") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let of_replica = capture(&component_of(&replica)).unwrap();
+    assert_eq!(of_replica.details().role, "slave");
+    assert_eq!(of_replica.details().rdb.databases, part.details().rdb.databases);
+    let mut options = server_options(RedisProgram::Redis);
+    options.databases = 1;
+    options.lines.push("cluster-enabled yes".to_owned());
+    let node = Redis::start(options);
+    let of_node = capture(&component_of(&node)).unwrap();
+    assert_eq!(of_node.details().mode, "cluster");
+    for (captured, word) in [(&of_replica, "replica"), (&of_node, "only the slots")] {
+        let notes = &captured.record.notes;
+        assert!(notes.listed.iter().any(|note| note.text.contains(word)), "{notes:?}");
+    }
+    for target in [&replica, &node] {
+        let fault = restore(&component_of(target), &part, &request(Target::Live)).unwrap_err();
+        assert!(fault.is(codes::REDIS_RESTORE), "{fault:#}");
+        let findings = block_on(component_of(target).probe(&context())).unwrap();
+        assert!(findings.iter().any(|finding| finding.level == Level::Warning), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_stopped_run_lets_the_capture_go() {
+    let mut source = server(RedisProgram::Redis);
+    fill(&source, 64);
+    let component = component_of(&source);
+    let context = context();
+    let mut capture = block_on(component.begin(&context)).unwrap();
+    let entries = capture.entries();
+    // The child of the server waits for us; it would wait for as long as we do.
+    let mut contents = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path.as_bytes() == b"dump.rdb");
+    let rekindle_core::entry::Content::Stream(mut content) = contents.next().unwrap().content else {
+        panic!("no stream")
+    };
+    let pid = rustix::process::Pid::from_raw(source.pid().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    context.cancel.cancel(rekindle_core::cancel::Reason::Interrupted);
+    let fault = drain(&mut *content).unwrap_err();
+    assert!(fault.is(codes::RUN_INTERRUPTED), "{fault:#}");
+    block_on(capture.abort());
+    source.kill9();
+}
+
+#[test]
 fn a_server_that_is_not_there_is_unreachable() {
     let port = rekindle_testkit::port::Port::take();
     let component = component(RedisOptions::new(format!("redis://:{CANARY}@127.0.0.1:{}", port.number())));

@@ -4,6 +4,7 @@ pub(crate) mod crc64;
 pub(crate) mod digest;
 pub(crate) mod format;
 pub(crate) mod payload;
+pub(crate) mod record;
 pub(crate) mod summary;
 #[cfg(test)]
 mod tests;

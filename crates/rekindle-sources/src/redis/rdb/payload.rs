@@ -3,7 +3,7 @@
 
 use super::crc64::Crc64;
 use super::format;
-use super::walk::Key;
+use super::record::Key;
 
 /// Bytes after the value: version (two, little-endian) and CRC64 (eight, little-endian).
 pub(crate) const FOOTER_BYTES: usize = 10;

@@ -7,7 +7,8 @@ use rekindle_core::{Cancel, Fault, Result, codes};
 use serde::{Deserialize, Serialize};
 
 use super::format::{self, Dialect};
-use super::walk::{Keep, Record, Visitor, Walker};
+use super::record::{Keep, Record, Visitor};
+use super::walk::Walker;
 
 /// Bytes read at a time from files and parts.
 const PIECE_BYTES: usize = 256 << 10;

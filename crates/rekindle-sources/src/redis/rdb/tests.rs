@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use rekindle_core::{Result, codes};
 
 use super::crc64::Crc64;
+use super::record::{Keep, Record, Visitor};
 use super::summary::{Counter, RdbSummary, summarize};
-use super::walk::{Keep, Record, Visitor, Walker};
+use super::walk::Walker;
 use rekindle_core::Cancel;
 
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {

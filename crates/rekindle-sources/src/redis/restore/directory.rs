@@ -10,14 +10,14 @@ use rekindle_core::entry::check_name;
 use rekindle_core::port::{PartReader, RestoreReport, RestoreRequest, RunContext, Target};
 use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 
-use super::Steps;
 use super::install::{self, FILE_MODE, Owner, fault};
 use super::source::{self, Tee};
+use super::{NOT_APPLIED, Steps};
 use crate::redis::client::Client;
 use crate::redis::details::{FileNames, Placed, RedisDetails};
 use crate::redis::options::RedisOptions;
+use crate::redis::rdb::record::Keep;
 use crate::redis::rdb::summary::{Counter, RdbSummary, walk};
-use crate::redis::rdb::walk::Keep;
 
 /// Write buffer for the RDB file.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -358,6 +358,7 @@ fn report(
     if !summary.modules.is_empty() {
         warnings.push(format!("the server needs the modules that own data: {}", summary.modules.join(", ")));
     }
+    warnings.push(NOT_APPLIED.to_owned());
     let entries = 1 + u64::from(aof_base.is_some());
     let placed = Placed::Directory {
         directory: target.directory.clone(),

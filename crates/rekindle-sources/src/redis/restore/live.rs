@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, VecDeque};
 use rekindle_core::port::{LostEntry, PartReader, RestoreReport, RestoreRequest, RunContext};
 use rekindle_core::{ComponentId, Fault, Result, codes};
 
-use super::Steps;
 use super::source;
+use super::{NOT_APPLIED, Steps};
 use crate::redis::capture::DUMP;
 use crate::redis::client::{Client, Reply, clip};
 use crate::redis::details::{Placed, RedisDetails};
 use crate::redis::facts::Facts;
 use crate::redis::options::RedisOptions;
-use crate::redis::rdb::walk::{Keep, Key, Record, Visitor};
+use crate::redis::rdb::record::{Keep, Key, Record, Visitor};
 use crate::redis::rdb::{payload, summary, text};
 
 /// Commands and bytes that are sent before their answers are read. The answers of one batch fit
@@ -63,6 +63,7 @@ pub(crate) fn restore(
     if restorer.expired > 0 {
         warnings.push(format!("{} keys had expired and were left out", restorer.expired));
     }
+    warnings.push(NOT_APPLIED.to_owned());
     let placed = Placed::Server {
         url: endpoint.url(),
         overwrite: request.overwrite,
@@ -273,7 +274,11 @@ impl Restorer {
             Waiting::Key { .. } if word == "NOPERM" || word == "NOAUTH" => {
                 Err(self.client.good("RESTORE", Reply::Error(text.to_owned())).err().map_or_else(
                     || fault("restore keys".to_owned()),
-                    |fault| fault.hint("run `ACL SETUSER USER +restore +select +function ~*` for the restore"),
+                    |fault| {
+                        fault.hint(
+                            "run `ACL SETUSER USER +ping +info +select +restore +dump +function ~*` for the restore",
+                        )
+                    },
                 ))
             }
             Waiting::Key { .. } if HOPELESS.contains(&word) => Err(fault("restore keys".to_owned())),

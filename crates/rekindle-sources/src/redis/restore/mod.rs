@@ -9,6 +9,10 @@ use std::time::Instant;
 
 use rekindle_core::port::Step;
 
+/// What a restore leaves to the operator, told with each.
+pub(crate) const NOT_APPLIED: &str =
+    "configuration and ACL users are in the point (`config.json`, `acl.txt`), not applied";
+
 /// Measures the steps of a restore.
 #[derive(Debug)]
 pub(crate) struct Steps {
