@@ -5,11 +5,11 @@ use std::time::Duration;
 /// Longest wait for a TCP and TLS connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Longest time without a single byte moving in either direction.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_mins(1);
 /// Longest single attempt, however much it moves: a 128 MiB pack at 300 kbit/s.
-const ATTEMPT_MAX: Duration = Duration::from_secs(60 * 60);
+const ATTEMPT_MAX: Duration = Duration::from_hours(1);
 /// No new attempt starts later than this after the first one failed.
-const RETRY_BUDGET: Duration = Duration::from_secs(5 * 60);
+const RETRY_BUDGET: Duration = Duration::from_mins(5);
 /// Attempts of one call, the first included.
 const ATTEMPTS_MAX: u32 = 8;
 /// Pause before the second attempt; doubles with each further one.

@@ -112,7 +112,7 @@ impl FromStr for StoreUrl {
         }
         let query = Query::read(&url)?;
         match url.scheme() {
-            "file" => local(&url, query),
+            "file" => local(&url, &query),
             "s3" => s3(&url, query),
             "gs" => gcs(&url, query),
             "az" => azure(&url, query),
@@ -128,7 +128,7 @@ fn bad(url: &str, rule: &str) -> Fault {
     Fault::new(codes::STORE_URL, format!("read the repository URL `{url}`: {rule}"))
 }
 
-fn local(url: &Url, query: Query) -> Result<StoreUrl> {
+fn local(url: &Url, query: &Query) -> Result<StoreUrl> {
     query.end()?;
     url.to_file_path()
         .map(StoreUrl::Local)

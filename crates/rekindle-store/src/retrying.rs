@@ -16,6 +16,9 @@ use crate::key::Key;
 use crate::limits::Limits;
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, compare_existing};
 
+/// A cut transfer is worth another try; an object that is short in the storage stays so.
+const SHORT_ATTEMPTS_MAX: u32 = 3;
+
 /// Repeats calls that failed for a reason that may pass, within [`Limits`].
 ///
 /// Every call is safe to repeat: reads change nothing, an overwrite and a delete end in the same
@@ -52,7 +55,8 @@ impl<S: Store> Retrying<S> {
             };
             let since = *first_failure.get_or_insert_with(Instant::now);
             let pause = self.limits.pause(attempt, rand::random());
-            let over = attempt >= self.limits.attempts_max || since.elapsed() + pause > self.limits.retry_budget;
+            let attempts_max = if fault.is(codes::STORE_SHORT) { SHORT_ATTEMPTS_MAX.min(self.limits.attempts_max) } else { self.limits.attempts_max };
+            let over = attempt >= attempts_max || since.elapsed() + pause > self.limits.retry_budget;
             if fault.code().retry != Retry::Backoff || over {
                 return Err(if attempt == 1 {
                     fault

@@ -91,19 +91,16 @@ fn s3(url: &StoreUrl, given: &Credentials, connector: Connector, environment: En
         }
     } else {
         settings = profile::read(profile.as_deref(), environment)?;
-        match &settings.keys {
-            Some(keys) => {
-                builder = builder.with_access_key_id(keys.id.expose()).with_secret_access_key(keys.secret.expose());
-                if let Some(token) = &keys.token {
-                    builder = builder.with_token(token.expose());
-                }
+        if let Some(keys) = &settings.keys {
+            builder = builder.with_access_key_id(keys.id.expose()).with_secret_access_key(keys.secret.expose());
+            if let Some(token) = &keys.token {
+                builder = builder.with_token(token.expose());
             }
-            None => {
-                hint = Some(AWS_NO_KEYS);
-                for (name, key) in AWS_ROLE_VARIABLES {
-                    if let Some(value) = set(name) {
-                        builder = builder.with_config(key, value);
-                    }
+        } else {
+            hint = Some(AWS_NO_KEYS);
+            for (name, key) in AWS_ROLE_VARIABLES {
+                if let Some(value) = set(name) {
+                    builder = builder.with_config(key, value);
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Its own retries are off: [`Retrying`](crate::Retrying) is the only place that repeats.
 
 mod build;
+mod listing;
 mod profile;
 mod refusal;
 mod wire;
@@ -200,7 +201,8 @@ impl Store for Cloud {
                 }
                 other => self.fault("list", prefix, other),
             })?;
-            if let Some(key) = self.key_of(&meta.location) {
+            // The marker object `data/` that some web consoles make comes as `data`.
+            if let Some(key) = self.key_of(&meta.location).filter(|key| key.as_str().starts_with(prefix)) {
                 found.push(object_meta(key, &meta));
             }
         }

@@ -6,6 +6,8 @@ use http::StatusCode;
 use object_store::client::{HttpError, HttpErrorKind};
 use rekindle_core::{ErrorCode, Fault, codes};
 
+use super::listing::NotAListing;
+
 /// A status that is neither success nor an answer to a condition, with the server's own words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -139,6 +141,9 @@ fn transport(what: String, error: &HttpError) -> Fault {
         return Fault::new(codes::STORE_TLS, what).because(format!("TLS: {tls}")).hint(
             "name the file of the certificate authority with `ca-file`, or correct the host name in the endpoint",
         );
+    }
+    if find::<NotAListing>(error).is_some() {
+        return Fault::new(codes::STORE_LIST, what).because(words).hint("check that the endpoint is an S3, GCS or Azure server and not a proxy's page");
     }
     match error.kind() {
         HttpErrorKind::Timeout => Fault::new(codes::STORE_TIMEOUT, what)

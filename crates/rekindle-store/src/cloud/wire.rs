@@ -21,6 +21,7 @@ use object_store::client::{
     HttpResponseBody, HttpService,
 };
 
+use super::listing;
 use super::refusal::Refusal;
 use crate::limits::Limits;
 
@@ -28,6 +29,8 @@ use crate::limits::Limits;
 const PIECE_MAX_BYTES: usize = 64 * 1024;
 /// How much of an error page is read.
 const REFUSAL_MAX_BYTES: usize = 16 * 1024;
+/// Longest page of a listing: 5,000 entries of Azure, generously.
+const LISTING_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Makes the HTTP clients of one store.
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let progress = Progress::new();
         let (parts, body) = request.into_parts();
+        let is_listing = listing::is_asked_by(&parts.method, parts.uri.query());
         let url =
             parts.uri.to_string().parse().map_err(|e: url::ParseError| HttpError::new(HttpErrorKind::Decode, e))?;
         let mut outgoing = reqwest::Request::new(parts.method, url);
@@ -92,12 +96,36 @@ impl HttpService for Wire {
         if is_refusal(response.status()) {
             return Err(HttpError::new(HttpErrorKind::Unknown, self.read_refusal(response).await));
         }
+        if is_listing && response.status().is_success() {
+            return self.read_listing(response).await;
+        }
         let (parts, body) = http::Response::from(response).into_parts();
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(Incoming(body))))
     }
 }
 
 impl Wire {
+    /// A whole page (a few MB at most), looked at before the library interprets it.
+    async fn read_listing(&self, mut response: reqwest::Response) -> Result<HttpResponse, HttpError> {
+        let mut page = Vec::new();
+        loop {
+            match tokio::time::timeout(self.idle, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => page.extend_from_slice(&chunk),
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => return Err(typed(error)),
+                Err(_elapsed) => return Err(HttpError::new(HttpErrorKind::Timeout, Stalled(self.idle))),
+            }
+            if page.len() > LISTING_MAX_BYTES {
+                break;
+            }
+        }
+        listing::check(&page).map_err(|e| HttpError::new(HttpErrorKind::Decode, e))?;
+        let mut answer = http::Response::new(HttpResponseBody::from(Bytes::from(page)));
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        Ok(answer)
+    }
+
     /// Status and error page; a page that does not arrive changes nothing about the status.
     async fn read_refusal(&self, mut response: reqwest::Response) -> Refusal {
         let status = response.status();

@@ -22,7 +22,7 @@ use crate::key::{Key, check_prefix};
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store};
 
 /// An unfinished file this old belongs to a writer that is gone.
-pub(crate) const TEMPORARY_AGE_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const TEMPORARY_AGE_MIN: Duration = Duration::from_hours(24);
 
 /// A directory as object storage.
 #[derive(Debug, Clone)]

@@ -25,7 +25,8 @@ fn temporaries(root: &Path) -> usize {
 async fn keeps_the_contract() {
     let (directory, store) = local();
     contract::run(&store).await;
-    let options = StoreOptions::new(&format!("file://{}", directory.path().display())).unwrap();
+    let mut options = StoreOptions::new(&format!("file://{}", directory.path().display())).unwrap();
+    options.limits = short_limits();
     contract::run(&*open(&options).unwrap()).await;
     assert_eq!(temporaries(directory.path()), 0);
 }

@@ -7,7 +7,9 @@ use crate::support::{bytes, key};
 #[tokio::test]
 async fn keeps_the_contract() {
     contract::run(&Memory::new()).await;
-    contract::run(&*open(&StoreOptions::new("memory:").unwrap()).unwrap()).await;
+    let mut options = StoreOptions::new("memory:").unwrap();
+    options.limits = crate::support::short_limits();
+    contract::run(&*open(&options).unwrap()).await;
 }
 
 /// The wrapper itself must not change anything it was not told to.

@@ -18,6 +18,7 @@ async fn keeps_the_contract() {
     store.put(&key("inside"), bytes("x"), PutMode::Overwrite).await.unwrap();
     let mut options = StoreOptions::new(&format!("s3://{}?endpoint={}", server.bucket(), server.endpoint())).unwrap();
     options.credentials = s3_credentials(&server.access_key(), &server.secret_key());
+    options.limits = short_limits();
     let bare = open(&options).unwrap();
     assert_eq!(bare.list("").await.unwrap()[0].key, key("some/prefix/inside"));
     contract::run(&*bare).await;

@@ -127,9 +127,15 @@ async fn a_slow_upload_that_moves_is_not_cut_off() {
     let proxy = Proxy::start(server.port());
     proxy.set(Fault::Delay(Duration::from_millis(5)));
     let mut options = s3_options_at(&server, &format!("http://127.0.0.1:{}", proxy.port()));
-    options.limits = Limits { idle: Duration::from_millis(1500), attempts_max: 1, ..short_limits() };
+    options.limits = Limits {
+        // The buffers of the kernel hide several MB from us; at this rate they drain in 3 s.
+        idle: Duration::from_secs(6),
+        attempt: Duration::from_secs(90),
+        attempts_max: 1,
+        ..short_limits()
+    };
     let store = open(&options).unwrap();
-    let data = Bytes::from(vec![5; 12 << 20]);
+    let data = Bytes::from(vec![5; 40 << 20]);
     let started = std::time::Instant::now();
     store.put(&key("slow"), data.clone(), PutMode::Overwrite).await.unwrap();
     assert!(started.elapsed() > options.limits.idle, "the upload was too fast to prove anything");
