@@ -58,7 +58,8 @@ debian_mirror() {
 }
 
 # fetch_newer_package PACKAGE SUITE... : downloads the package into the current directory from
-# the first of these Debian suites that has it, without touching the machine's own apt.
+# the first of these Debian suites that has it, without touching the machine's own apt. The
+# signature is checked; the age of the package lists is not, because an old mirror will do.
 fetch_newer_package() {
     local package=$1 base mirror suite
     shift
@@ -72,7 +73,7 @@ fetch_newer_package() {
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$base/sources.list"
         printf '%s "%s";\n' Dir::State "$base/state" Dir::State::status "$base/status" Dir::Cache "$base/cache" \
             Dir::Etc::sourcelist "$base/sources.list" Dir::Etc::sourceparts - APT::Architecture amd64 \
-            APT::Sandbox::User root Acquire::Languages none >"$base/apt.conf"
+            APT::Sandbox::User root Acquire::Languages none Acquire::Check-Valid-Until false >"$base/apt.conf"
         if APT_CONFIG=$base/apt.conf quietly apt-get -q update &&
             APT_CONFIG=$base/apt.conf quietly apt-get -q download "$package"; then
             return 0

@@ -254,7 +254,6 @@ impl Postgres {
     }
 
     fn launch(&mut self) {
-        // After a crash the postmaster refuses to start until its last child has noticed.
         let mut command = tools::command(self.bin.join("postgres"));
         command.arg("-D").arg(&self.data);
         for (name, value) in self.settings() {

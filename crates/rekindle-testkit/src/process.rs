@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group, test_kill_process};
 
 /// How long a server may take until it answers. Generous: the machine may be busy.
 pub const READY_MAX: Duration = Duration::from_mins(1);
@@ -153,10 +153,20 @@ impl Server {
                 sleep(POLL);
             }
         }
+        let children = self.children();
         self.signal_group(Signal::KILL);
         let status = self.child.wait().expect("wait for our own child");
+        end_children(&children);
         self.dismiss_watchdog();
         status
+    }
+
+    /// Its direct children. Those of PostgreSQL are in sessions, and so in groups, of their own.
+    fn children(&self) -> Vec<Pid> {
+        let pid = self.pid();
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let words = list.unwrap_or_default();
+        words.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?)).collect()
     }
 
     fn dismiss_watchdog(&mut self) {
@@ -180,6 +190,18 @@ impl Drop for Server {
         // After `stop` or `kill9` there is nothing left to end.
         if self.watchdog.stdin.is_some() {
             self.end(self.end_signal);
+        }
+    }
+}
+
+/// Kills what a dead server left running and waits for it: PostgreSQL, for one, refuses to
+/// start while a process of its previous life holds the shared memory.
+fn end_children(children: &[Pid]) {
+    let deadline = Instant::now() + STOP_MAX;
+    for &child in children {
+        let _ = kill_process(child, Signal::KILL);
+        while test_kill_process(child).is_ok() && Instant::now() < deadline {
+            sleep(POLL);
         }
     }
 }

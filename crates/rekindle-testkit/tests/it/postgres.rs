@@ -20,7 +20,19 @@ fn each_installed_major_starts_and_leaves_nothing() {
 fn committed_rows_survive_a_crash_and_a_restart() {
     let mut postgres = Postgres::start(PostgresOptions { durable: true, ..PostgresOptions::default() });
     postgres.psql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n");
+    // A session that is busy when the server dies, and would go on for an hour.
+    let mut busy = postgres
+        .client("psql")
+        .args(["-Xqd", "postgres", "-c", "SELECT pg_sleep(3600)"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while postgres.psql("postgres", sleeping) != "1" {
+        assert!(busy.try_wait().unwrap().is_none());
+    }
     postgres.kill9();
+    assert!(!busy.wait().unwrap().success());
     assert!(postgres.try_psql("postgres", "SELECT 1").is_err());
     postgres.restart();
     assert_eq!(postgres.psql("postgres", "SELECT count(*), sum(n) FROM t"), "1000|500500");
