@@ -101,7 +101,8 @@ async fn listings(store: &dyn Store, root: &Key) {
     }
     let listed = store.list(&format!("{root}/list/")).await.expect("list");
     let found: Vec<(&str, u64)> = listed.iter().map(|meta| (meta.key.as_str(), meta.size)).collect();
-    let wanted: Vec<String> = ["list/a/1", "list/b-c", "list/b/1", "list/b/2"].iter().map(|n| format!("{root}/{n}")).collect();
+    let wanted: Vec<String> =
+        ["list/a/1", "list/b-c", "list/b/1", "list/b/2"].iter().map(|n| format!("{root}/{n}")).collect();
     let wanted: Vec<(&str, u64)> = wanted.iter().map(|n| (n.as_str(), 8)).collect();
     assert_eq!(found, wanted);
     let everything = store.list("").await.expect("list everything");

@@ -55,7 +55,11 @@ impl<S: Store> Retrying<S> {
             };
             let since = *first_failure.get_or_insert_with(Instant::now);
             let pause = self.limits.pause(attempt, rand::random());
-            let attempts_max = if fault.is(codes::STORE_SHORT) { SHORT_ATTEMPTS_MAX.min(self.limits.attempts_max) } else { self.limits.attempts_max };
+            let attempts_max = if fault.is(codes::STORE_SHORT) {
+                SHORT_ATTEMPTS_MAX.min(self.limits.attempts_max)
+            } else {
+                self.limits.attempts_max
+            };
             let over = attempt >= attempts_max || since.elapsed() + pause > self.limits.retry_budget;
             if fault.code().retry != Retry::Backoff || over {
                 return Err(if attempt == 1 {

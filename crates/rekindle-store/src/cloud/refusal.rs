@@ -143,7 +143,9 @@ fn transport(what: String, error: &HttpError) -> Fault {
         );
     }
     if find::<NotAListing>(error).is_some() {
-        return Fault::new(codes::STORE_LIST, what).because(words).hint("check that the endpoint is an S3, GCS or Azure server and not a proxy's page");
+        return Fault::new(codes::STORE_LIST, what)
+            .because(words)
+            .hint("check that the endpoint is an S3, GCS or Azure server and not a proxy's page");
     }
     match error.kind() {
         HttpErrorKind::Timeout => Fault::new(codes::STORE_TIMEOUT, what)

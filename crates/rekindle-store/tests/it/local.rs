@@ -18,7 +18,10 @@ fn local() -> (TempDir, Local) {
 }
 
 fn temporaries(root: &Path) -> usize {
-    fs::read_dir(root).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp-")).count()
+    fs::read_dir(root)
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp-"))
+        .count()
 }
 
 #[tokio::test]
@@ -95,7 +98,7 @@ async fn only_old_unfinished_files_are_swept() {
     store.put(&key("data/a"), bytes("x"), PutMode::Overwrite).await.unwrap();
     fs::write(directory.path().join("data/.tmp-young"), "x").unwrap();
     let old = fs::File::create(directory.path().join("data/.tmp-old")).unwrap();
-    old.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60)).unwrap();
+    old.set_modified(std::time::SystemTime::now() - Duration::from_hours(48)).unwrap();
     assert_eq!(store.sweep().await.unwrap(), 1);
     assert!(directory.path().join("data/.tmp-young").exists());
     assert!(!directory.path().join("data/.tmp-old").exists());

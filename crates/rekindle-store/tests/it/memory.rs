@@ -61,13 +61,22 @@ async fn the_probe_finds_broken_promises_and_cleans_up() {
     struct Ignoring(Memory);
     #[async_trait::async_trait]
     impl Store for Ignoring {
-        async fn put(&self, key: &rekindle_store::Key, data: bytes::Bytes, _: PutMode) -> rekindle_core::Result<rekindle_store::PutOutcome> {
+        async fn put(
+            &self,
+            key: &rekindle_store::Key,
+            data: bytes::Bytes,
+            _: PutMode,
+        ) -> rekindle_core::Result<rekindle_store::PutOutcome> {
             self.0.put(key, data, PutMode::Overwrite).await
         }
         async fn get(&self, key: &rekindle_store::Key) -> rekindle_core::Result<bytes::Bytes> {
             self.0.get(key).await
         }
-        async fn get_range(&self, key: &rekindle_store::Key, range: std::ops::Range<u64>) -> rekindle_core::Result<bytes::Bytes> {
+        async fn get_range(
+            &self,
+            key: &rekindle_store::Key,
+            range: std::ops::Range<u64>,
+        ) -> rekindle_core::Result<bytes::Bytes> {
             self.0.get_range(key, range).await
         }
         async fn head(&self, key: &rekindle_store::Key) -> rekindle_core::Result<Option<rekindle_store::ObjectMeta>> {

@@ -102,7 +102,10 @@ async fn a_listing_of_several_pages_is_complete() {
         let store = Arc::clone(&store);
         writers.spawn(async move {
             for number in (worker..OBJECTS).step_by(8) {
-                store.put(&key(&format!("data/{number:04}")), Bytes::from(number.to_string()), PutMode::IfAbsent).await.unwrap();
+                store
+                    .put(&key(&format!("data/{number:04}")), Bytes::from(number.to_string()), PutMode::IfAbsent)
+                    .await
+                    .unwrap();
             }
         });
     }

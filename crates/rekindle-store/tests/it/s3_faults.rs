@@ -17,12 +17,8 @@ async fn a_frozen_server_is_a_timeout_and_no_hang() {
     server.sigstop();
     let big = Bytes::from(vec![7; 24 << 20]);
     let (a, b) = (key("a"), key("big"));
-    let (put, get, list, head) = tokio::join!(
-        store.put(&b, big, PutMode::Overwrite),
-        store.get(&a),
-        store.list(""),
-        store.head(&a),
-    );
+    let (put, get, list, head) =
+        tokio::join!(store.put(&b, big, PutMode::Overwrite), store.get(&a), store.list(""), store.head(&a),);
     server.sigcont();
     for fault in [put.unwrap_err(), get.unwrap_err(), list.unwrap_err(), head.unwrap_err()] {
         assert!(fault.is(codes::STORE_TIMEOUT), "{fault:?}");
@@ -34,7 +30,7 @@ async fn a_frozen_server_is_a_timeout_and_no_hang() {
 async fn a_server_that_comes_back_is_found_again() {
     let mut server = S3::start(S3Options::default());
     let mut options = s3_options(&server);
-    options.limits = Limits { retry_budget: Duration::from_secs(120), attempts_max: 200, ..short_limits() };
+    options.limits = Limits { retry_budget: Duration::from_mins(2), attempts_max: 200, ..short_limits() };
     let store = open(&options).unwrap();
     store.put(&key("before"), bytes("x"), PutMode::IfAbsent).await.unwrap();
     server.kill9();
