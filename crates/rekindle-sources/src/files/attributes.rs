@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rekindle_core::entry::{EntryKind, FileTime, Meta};
 use rustix::fs::{
-    Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr,
-    fsetxattr, futimens, getxattr, lgetxattr, listxattr, llistxattr,
+    Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, futimens,
+    getxattr, lgetxattr, listxattr, llistxattr,
 };
 use rustix::io::Errno;
 
@@ -32,9 +32,7 @@ impl Reach<'_> {
     /// A path through `/proc/self/fd`, because Linux had no `*xattrat` calls before 6.13.
     fn path(self) -> Vec<u8> {
         match self {
-            Self::Open(fd) | Self::Place(fd) => {
-                format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes()
-            }
+            Self::Open(fd) | Self::Place(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes(),
             Self::Name(fd, name) => {
                 let mut path = format!("/proc/self/fd/{}/", fd.as_raw_fd()).into_bytes();
                 path.extend_from_slice(name);
@@ -76,8 +74,11 @@ fn growing(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, 
     }
 }
 
-/// All extended attributes, sorted by name, and why some of them are not there.
-pub(super) fn xattrs(reach: Reach<'_>) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<String>) {
+/// Extended attributes: names and values, sorted by name.
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// All extended attributes, and why some of them are not there.
+pub(super) fn xattrs(reach: Reach<'_>) -> (Xattrs, Option<String>) {
     let list = match growing(|buffer| reach.list(buffer)) {
         Ok(list) => list,
         // The file system has none, or it went away: whoever reads it next will say so.
@@ -134,17 +135,8 @@ impl OwnerNames {
     }
 
     /// Puts the attributes of an entry together.
-    pub(super) fn meta(
-        &mut self,
-        kind: EntryKind,
-        status: &Status,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Meta {
-        let size = if matches!(kind, EntryKind::File) {
-            status.size
-        } else {
-            0
-        };
+    pub(super) fn meta(&mut self, kind: EntryKind, status: &Status, xattrs: Xattrs) -> Meta {
+        let size = if matches!(kind, EntryKind::File) { status.size } else { 0 };
         Meta {
             kind,
             mode: status.mode,
@@ -184,10 +176,7 @@ pub(super) fn apply(directory: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Vec
     if let Err(errno) = fchmod(directory, Mode::from_raw_mode(meta.mode & 0o7777)) {
         problems.push(format!("set the mode: {}", said(errno)));
     }
-    let times = Timestamps {
-        last_access: timespec(meta.accessed),
-        last_modification: timespec(meta.modified),
-    };
+    let times = Timestamps { last_access: timespec(meta.accessed), last_modification: timespec(meta.modified) };
     if let Err(errno) = futimens(directory, &times) {
         problems.push(format!("set the times: {}", said(errno)));
     }
@@ -195,8 +184,5 @@ pub(super) fn apply(directory: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Vec
 }
 
 fn timespec(time: FileTime) -> Timespec {
-    Timespec {
-        tv_sec: time.seconds,
-        tv_nsec: i64::from(time.nanoseconds),
-    }
+    Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) }
 }

@@ -46,13 +46,7 @@ pub(super) struct FilesCapture {
 impl FilesCapture {
     /// Looks at every configured path; nothing is begun when one cannot be read.
     pub(super) fn begin(component: &FilesComponent, context: &RunContext) -> Result<Self> {
-        let own = OwnPlaces::find(
-            component
-                .options
-                .own_places
-                .iter()
-                .chain([&context.scratch]),
-        );
+        let own = OwnPlaces::find(component.options.own_places.iter().chain([&context.scratch]));
         for path in &component.layout.paths {
             look_at_root(component, path)?;
             own.refuse(path)?;
@@ -69,9 +63,7 @@ impl FilesCapture {
         let journal = Arc::new(Journal::new(options.policy.clone()));
         let top = Arc::clone(&component.layout.top);
         let walk = Walk::new(top, rules, Arc::clone(&journal), context.cancel.clone())?;
-        context
-            .monitor
-            .phase(component.id.as_str(), "read the files");
+        context.monitor.phase(component.id.as_str(), "read the files");
         Ok(Self {
             id: component.id.clone(),
             walk: Some(walk),
@@ -103,15 +95,8 @@ impl Capture for FilesCapture {
         details.counts = self.journal.counts();
         let details = serde_json::to_value(details)
             .map_err(|error| bug("the record of a capture cannot be written").because(error))?;
-        CaptureProof::new(
-            self.id,
-            ComponentKind::Files,
-            &self.witness,
-            self.journal.notes(),
-            self.captured_at,
-            details,
-        )
-        .map_err(|error| bug("finish the capture of files").because(error))
+        CaptureProof::new(self.id, ComponentKind::Files, &self.witness, self.journal.notes(), self.captured_at, details)
+            .map_err(|error| bug("finish the capture of files").because(error))
     }
 
     async fn abort(self: Box<Self>) {}
@@ -135,8 +120,8 @@ pub(super) fn look_at_root(component: &FilesComponent, path: &Path) -> Result<()
     };
     let between = path.ancestors().skip(1).take_while(|above| *above != outer);
     for above in between {
-        let is_link = status_at(CWD, above.as_os_str().as_encoded_bytes())
-            .is_ok_and(|status| status.kind == FileType::Symlink);
+        let is_link =
+            status_at(CWD, above.as_os_str().as_encoded_bytes()).is_ok_and(|status| status.kind == FileType::Symlink);
         if is_link {
             let what = format!("save `{}` together with `{}`", show(path), show(outer));
             return Err(Fault::new(codes::FILES_LAYOUT, what)
@@ -156,14 +141,10 @@ pub(super) struct OwnPlaces {
 impl OwnPlaces {
     /// Those of them that exist.
     pub(super) fn find<'a>(places: impl Iterator<Item = &'a PathBuf>) -> Self {
-        let mut found = Self {
-            identities: BTreeSet::new(),
-            real_paths: Vec::new(),
-        };
+        let mut found = Self { identities: BTreeSet::new(), real_paths: Vec::new() };
         for place in places.filter(|place| place.is_absolute()) {
             let name = place.as_os_str().as_encoded_bytes();
-            let status =
-                open_directory(CWD, name, Links::Follow).and_then(|open| status_of(open.as_fd()));
+            let status = open_directory(CWD, name, Links::Follow).and_then(|open| status_of(open.as_fd()));
             if let (Ok(status), Ok(real)) = (status, place.canonicalize()) {
                 found.identities.insert(status.identity());
                 found.real_paths.push(real);
@@ -176,9 +157,7 @@ impl OwnPlaces {
     pub(super) fn around(&self, path: &Path) -> Option<&Path> {
         let real = path.canonicalize().ok()?;
         let mut places = self.real_paths.iter();
-        places
-            .find(|place| real.starts_with(place))
-            .map(PathBuf::as_path)
+        places.find(|place| real.starts_with(place)).map(PathBuf::as_path)
     }
 
     /// The own places inside a path.
@@ -194,10 +173,7 @@ impl OwnPlaces {
             Some(place) => {
                 let what = format!("save `{}`", show(path));
                 Err(Fault::new(codes::FILES_PATH, what)
-                    .because(format!(
-                        "it is inside `{}`, which belongs to rekindle itself",
-                        show(place)
-                    ))
+                    .because(format!("it is inside `{}`, which belongs to rekindle itself", show(place)))
                     .hint("take it out of `paths`, or keep the repository somewhere else"))
             }
         }

@@ -43,27 +43,17 @@ pub(super) struct Compared {
 }
 
 /// Checks every place a restore reported.
-pub(super) fn check(
-    part: &dyn PartReader,
-    report: &RestoreReport,
-    context: &RunContext,
-) -> Result<Vec<Finding>> {
+pub(super) fn check(part: &dyn PartReader, report: &RestoreReport, context: &RunContext) -> Result<Vec<Finding>> {
     let placed: Placed = serde_json::from_value(report.details.clone())
         .map_err(|error| bug("the report of a restore of files cannot be read").because(error))?;
-    let select = placed
-        .select
-        .into_iter()
-        .map(|path| entry(path.into_bytes()))
-        .collect::<Result<Vec<_>>>()?;
+    let select = placed.select.into_iter().map(|path| entry(path.into_bytes())).collect::<Result<Vec<_>>>()?;
     let mut findings = Vec::new();
     for Place { entry: at, path } in placed.places {
         let at = at.map(|at| entry(at.into_bytes())).transpose()?;
         let path = PathBuf::from(OsStr::from_bytes(&path.into_bytes()));
         let owners = placed.owners_set;
         let mut found = compare(part, at.as_ref(), &path, &select, owners, context)?;
-        found
-            .wrong
-            .retain(|wrong| !report.lost.iter().any(|lost| lost.path == wrong.path));
+        found.wrong.retain(|wrong| !report.lost.iter().any(|lost| lost.path == wrong.path));
         findings.extend(tell(&path, &found));
         findings.push(spot_check(part, &path, &found, context)?);
     }
@@ -101,9 +91,7 @@ fn list(entries: &[LostEntry]) -> impl Iterator<Item = String> {
     let named = entries.iter().take(NAMED_MAX);
     let more = entries.len().saturating_sub(NAMED_MAX);
     let rest = (more > 0).then(|| format!("and {more} more"));
-    named
-        .map(|entry| format!("`{}` {}", entry.path, entry.why))
-        .chain(rest)
+    named.map(|entry| format!("`{}` {}", entry.path, entry.why)).chain(rest)
 }
 
 /// Compares the part (or what is below `within`) with what stands at `place`.
@@ -165,31 +153,19 @@ struct Parents {
 impl Parents {
     fn open(&mut self, directory: &Path) -> Result<&OwnedFd, Errno> {
         let again = self.last.take().filter(|(path, _)| path == directory);
-        let last = match again {
-            Some(last) => last,
-            None => {
-                let name = directory.as_os_str().as_encoded_bytes();
-                (
-                    directory.to_owned(),
-                    open_passage(CWD, name, Links::Follow)?,
-                )
-            }
+        let last = if let Some(last) = again {
+            last
+        } else {
+            let name = directory.as_os_str().as_encoded_bytes();
+            let open = open_passage(CWD, name, Links::Follow)?;
+            (directory.to_owned(), open)
         };
         Ok(&self.last.insert(last).1)
     }
 }
 
-fn compare_one(
-    stored: &StoredEntry,
-    live: &Path,
-    parents: &mut Parents,
-    owners: bool,
-    found: &mut Compared,
-) {
-    let lost = |why: String| LostEntry {
-        path: stored.path.to_string(),
-        why,
-    };
+fn compare_one(stored: &StoredEntry, live: &Path, parents: &mut Parents, owners: bool, found: &mut Compared) {
+    let lost = |why: String| LostEntry { path: stored.path.to_string(), why };
     let directory = live.parent().unwrap_or(Path::new("/"));
     let name = live.file_name().unwrap_or(OsStr::new(".")).as_bytes();
     let parent = match parents.open(directory) {
@@ -207,11 +183,7 @@ fn compare_one(
     let mut differs = other_attributes(&stored.meta, &status, owners);
     let (there, problem) = xattrs(Reach::Name(parent.as_fd(), name));
     differs.extend(problem);
-    let missing = stored
-        .meta
-        .xattrs
-        .iter()
-        .filter(|pair| !there.contains(pair));
+    let missing = stored.meta.xattrs.iter().filter(|pair| !there.contains(pair));
     differs.extend(missing.map(|(name, _)| {
         let name = String::from_utf8_lossy(name);
         format!("`{}` is not as saved", name.escape_debug())
@@ -228,12 +200,8 @@ fn wrong_content(meta: &Meta, status: &Status, parent: &OwnedFd, name: &[u8]) ->
         EntryKind::Symlink { .. } => status.kind == FileType::Symlink,
         EntryKind::Fifo => status.kind == FileType::Fifo,
         EntryKind::Socket => status.kind == FileType::Socket,
-        EntryKind::BlockDevice { device } => {
-            status.kind == FileType::BlockDevice && status.node_device == *device
-        }
-        EntryKind::CharDevice { device } => {
-            status.kind == FileType::CharacterDevice && status.node_device == *device
-        }
+        EntryKind::BlockDevice { device } => status.kind == FileType::BlockDevice && status.node_device == *device,
+        EntryKind::CharDevice { device } => status.kind == FileType::CharacterDevice && status.node_device == *device,
     };
     if !same_kind {
         return Some("is of another kind".to_owned());
@@ -256,20 +224,13 @@ fn other_attributes(meta: &Meta, status: &Status, owners: bool) -> Vec<String> {
     let mut differs = Vec::new();
     let is_link = matches!(meta.kind, EntryKind::Symlink { .. });
     let is_directory = meta.kind == EntryKind::Directory;
-    let ignored = if owners || is_directory {
-        0
-    } else {
-        SET_ID_BITS
-    };
+    let ignored = if owners || is_directory { 0 } else { SET_ID_BITS };
     let (is, was) = (status.mode & !ignored, meta.mode & !ignored);
     if is != was && !is_link {
         differs.push(format!("mode is {is:o} instead of {was:o}"));
     }
     if owners && (status.uid, status.gid) != (meta.uid, meta.gid) {
-        differs.push(format!(
-            "owner is {}:{} instead of {}:{}",
-            status.uid, status.gid, meta.uid, meta.gid
-        ));
+        differs.push(format!("owner is {}:{} instead of {}:{}", status.uid, status.gid, meta.uid, meta.gid));
     }
     if status.modified != meta.modified {
         differs.push("time is another".to_owned());
@@ -277,20 +238,11 @@ fn other_attributes(meta: &Meta, status: &Status, owners: bool) -> Vec<String> {
     differs
 }
 
-fn spot_check(
-    part: &dyn PartReader,
-    place: &Path,
-    found: &Compared,
-    context: &RunContext,
-) -> Result<Finding> {
+fn spot_check(part: &dyn PartReader, place: &Path, found: &Compared, context: &RunContext) -> Result<Finding> {
     let mut bytes = 0;
     for (path, live) in found.sample.values() {
         context.cancel.check()?;
-        if found
-            .wrong
-            .iter()
-            .any(|wrong| wrong.path == path.to_string())
-        {
+        if found.wrong.iter().any(|wrong| wrong.path == path.to_string()) {
             continue;
         }
         match same_bytes(part, path, live) {
@@ -305,17 +257,11 @@ fn spot_check(
         }
     }
     let (files, shown) = (found.sample.len(), show(place));
-    Ok(Finding::good(format!(
-        "`{shown}`: {files} sampled files ({bytes} bytes) are byte for byte as in the point"
-    )))
+    Ok(Finding::good(format!("`{shown}`: {files} sampled files ({bytes} bytes) are byte for byte as in the point")))
 }
 
 /// Compares a file with the stream of the part: how many bytes are the same, or what differs.
-fn same_bytes(
-    part: &dyn PartReader,
-    path: &EntryPath,
-    live: &Path,
-) -> Result<std::result::Result<u64, String>> {
+fn same_bytes(part: &dyn PartReader, path: &EntryPath, live: &Path) -> Result<std::result::Result<u64, String>> {
     let parent = live.parent().unwrap_or(Path::new("/"));
     let name = live.file_name().unwrap_or_default().as_bytes();
     let opened = open_directory(CWD, parent.as_os_str().as_bytes(), Links::Follow)

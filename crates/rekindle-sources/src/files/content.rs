@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rekindle_core::entry::{
-    Closing, ContentRead, ContentSource, EntryKind, EntryPath, FileTime, Meta, ReadFault,
-};
+use rekindle_core::entry::{Closing, ContentRead, ContentSource, EntryKind, EntryPath, FileTime, Meta, ReadFault};
 use rekindle_core::note::NoteClass;
 use rekindle_core::{Fault, Result};
 use rustix::fs::{Advice, FileType, SeekFrom, fadvise, seek};
@@ -61,14 +59,8 @@ impl FileSource {
             // What O_NOFOLLOW says of a link, and what opening a socket says.
             Errno::LOOP | Errno::NXIO | Errno::NODEV => self.replaced(errno),
             // Ours to mend, not the file's fault: the next one would fail as well.
-            Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
-                ReadFault::Abort(super::read_fault(&self.path, errno))
-            }
-            errno => self.skip(
-                NoteClass::Unreadable,
-                errno,
-                format!("open: {}", said(errno)),
-            ),
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => ReadFault::Abort(super::read_fault(&self.path, errno)),
+            errno => self.skip(NoteClass::Unreadable, errno, format!("open: {}", said(errno))),
         }
     }
 
@@ -81,8 +73,7 @@ impl FileSource {
     fn fresh_meta(&self, open: &OwnedFd, status: &Status) -> Result<Meta> {
         let (xattrs, problem) = xattrs(Reach::Open(open.as_fd()));
         if let Some(why) = problem {
-            self.journal
-                .note(NoteClass::AttributeUnreadable, &self.path, why)?;
+            self.journal.note(NoteClass::AttributeUnreadable, &self.path, why)?;
         }
         Ok(self.journal.meta(EntryKind::File, status, xattrs))
     }
@@ -97,11 +88,8 @@ impl ContentSource for FileSource {
         if before.kind != FileType::RegularFile {
             return Err(self.replaced(Errno::NXIO));
         }
-        let mut meta = if before.same_content(&self.listed) {
-            self.meta.clone()
-        } else {
-            self.fresh_meta(&file, &before)?
-        };
+        let mut meta =
+            if before.same_content(&self.listed) { self.meta.clone() } else { self.fresh_meta(&file, &before)? };
         if nanoseconds(before.changed) + TICK_NANOSECONDS > now {
             meta.changed = never_equal(before.changed);
         } else {
@@ -132,14 +120,8 @@ impl ContentSource for FileSource {
 /// A change time that no later look at the file gives: the next run reads it again.
 pub(super) fn never_equal(time: FileTime) -> FileTime {
     match time.nanoseconds {
-        0 => FileTime {
-            seconds: time.seconds.saturating_sub(1),
-            nanoseconds: 999_999_999,
-        },
-        nanoseconds => FileTime {
-            nanoseconds: nanoseconds - 1,
-            ..time
-        },
+        0 => FileTime { seconds: time.seconds.saturating_sub(1), nanoseconds: 999_999_999 },
+        nanoseconds => FileTime { nanoseconds: nanoseconds - 1, ..time },
     }
 }
 
@@ -257,8 +239,7 @@ impl ContentRead for FileRead {
     }
 
     fn close(self: Box<Self>) -> Result<Closing, Fault> {
-        let after =
-            status_of(self.file.as_fd()).map_err(|errno| super::read_fault(&self.path, errno))?;
+        let after = status_of(self.file.as_fd()).map_err(|errno| super::read_fault(&self.path, errno))?;
         let Some(difference) = self.differs(&after) else {
             return Ok(Closing::Keep(Box::new(self.meta)));
         };
@@ -266,8 +247,7 @@ impl ContentRead for FileRead {
             return Ok(Closing::Retry);
         }
         let text = format!("{difference} while it was read, also at the last try");
-        self.journal
-            .note(NoteClass::ChangedWhileRead, &self.path, text)?;
+        self.journal.note(NoteClass::ChangedWhileRead, &self.path, text)?;
         // The attributes from before the reading, so that the next run sees a changed file.
         let mut meta = self.meta;
         meta.changed = never_equal(meta.changed);

@@ -21,17 +21,10 @@ impl Excludes {
         let mut builder = GitignoreBuilder::new("");
         for pattern in patterns {
             check(pattern).map_err(|why| bad(pattern, why))?;
-            builder
-                .add_line(None, pattern)
-                .map_err(|error| bad(pattern, error))?;
+            builder.add_line(None, pattern).map_err(|error| bad(pattern, error))?;
         }
-        let matcher = builder
-            .build()
-            .map_err(|error| bad(&patterns.join("`, `"), error))?;
-        Ok(Self {
-            patterns: patterns.to_vec(),
-            matcher,
-        })
+        let matcher = builder.build().map_err(|error| bad(&patterns.join("`, `"), error))?;
+        Ok(Self { patterns: patterns.to_vec(), matcher })
     }
 
     /// The patterns as given.
@@ -66,12 +59,9 @@ fn check(pattern: &str) -> Result<(), &'static str> {
 }
 
 fn bad(pattern: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
-    Fault::new(
-        codes::FILES_PATTERN,
-        format!("read the exclude pattern `{}`", pattern.escape_debug()),
-    )
-    .because(why)
-    .hint("correct it under `exclude`; the syntax is that of `.gitignore`")
+    Fault::new(codes::FILES_PATTERN, format!("read the exclude pattern `{}`", pattern.escape_debug()))
+        .because(why)
+        .hint("correct it under `exclude`; the syntax is that of `.gitignore`")
 }
 
 #[cfg(test)]
@@ -109,9 +99,7 @@ mod tests {
             (&["?"], "ab", false, false),
         ];
         for (patterns, path, is_directory, expected) in table {
-            let held = excludes(patterns)
-                .unwrap()
-                .hold(path.as_bytes(), *is_directory);
+            let held = excludes(patterns).unwrap().hold(path.as_bytes(), *is_directory);
             assert_eq!(held, *expected, "{patterns:?} on {path}");
         }
     }

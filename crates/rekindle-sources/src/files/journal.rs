@@ -9,7 +9,7 @@ use rekindle_core::note::{NoteClass, Notebook, Notes, Severity};
 use rekindle_core::{Fault, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use super::attributes::OwnerNames;
+use super::attributes::{OwnerNames, Xattrs};
 use super::sys::Status;
 
 /// What is to happen when something is to be noted about an entry.
@@ -64,38 +64,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Journal {
     pub(super) fn new(policy: BTreeMap<NoteClass, Policy>) -> Self {
-        Self {
-            policy,
-            notebook: Notebook::default(),
-            counts: Mutex::default(),
-            owners: Mutex::default(),
-        }
+        Self { policy, notebook: Notebook::default(), counts: Mutex::default(), owners: Mutex::default() }
     }
 
     /// Notes something about an entry; `Err` when the policy says that this fails the component.
-    pub(super) fn note(
-        &self,
-        class: NoteClass,
-        path: &EntryPath,
-        text: impl Into<String>,
-    ) -> Result<()> {
+    pub(super) fn note(&self, class: NoteClass, path: &EntryPath, text: impl Into<String>) -> Result<()> {
         let severity = match self.policy.get(&class) {
             None => class.usual_severity(),
             Some(Policy::Note) => Severity::Note,
             Some(Policy::Partial) => Severity::Partial,
             Some(Policy::Fail) => {
                 let text = text.into();
-                let hint = format!(
-                    "the policy for `{}` is `fail`; exclude the path or relax the policy",
-                    class.as_str()
-                );
-                return Err(Fault::new(codes::FILES_READ, format!("save `/{path}`"))
-                    .because(text)
-                    .hint(hint));
+                let hint =
+                    format!("the policy for `{}` is `fail`; exclude the path or relax the policy", class.as_str());
+                return Err(Fault::new(codes::FILES_READ, format!("save `/{path}`")).because(text).hint(hint));
             }
         };
-        self.notebook
-            .add_as(severity, class, path.to_string(), text);
+        self.notebook.add_as(severity, class, path.to_string(), text);
         Ok(())
     }
 
@@ -115,12 +100,7 @@ impl Journal {
     }
 
     /// Attributes of an entry, with the names of its owners.
-    pub(super) fn meta(
-        &self,
-        kind: EntryKind,
-        status: &Status,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Meta {
+    pub(super) fn meta(&self, kind: EntryKind, status: &Status, xattrs: Xattrs) -> Meta {
         lock(&self.owners).meta(kind, status, xattrs)
     }
 }

@@ -44,24 +44,15 @@ impl Layout {
         paths.dedup();
         if paths.is_empty() {
             let hint = "name at least one directory or file in `paths`";
-            return Err(Fault::new(codes::FILES_PATH, "read the list of paths")
-                .because("it is empty")
-                .hint(hint));
+            return Err(Fault::new(codes::FILES_PATH, "read the list of paths").because("it is empty").hint(hint));
         }
-        Ok(Self {
-            top: Arc::new(top),
-            paths,
-        })
+        Ok(Self { top: Arc::new(top), paths })
     }
 
     /// The configured paths that are not inside another one. `/` gives an empty list: the top of
     /// the part is not an entry.
     pub(super) fn topmost(&self) -> Vec<EntryPath> {
-        self.paths
-            .iter()
-            .filter(|path| self.outer(path).is_none())
-            .filter_map(|path| entry_path(path))
-            .collect()
+        self.paths.iter().filter(|path| self.outer(path).is_none()).filter_map(|path| entry_path(path)).collect()
     }
 
     /// The nearest other configured path that holds this one.
@@ -134,10 +125,7 @@ mod tests {
         assert_eq!(layout.paths.len(), 3);
         let app = &layout.top.below[b"app".as_slice()];
         assert!(!app.root && app.below[b"uploads".as_slice()].root);
-        assert_eq!(
-            layout.outer(Path::new("/app/uploads/a")),
-            Some(Path::new("/app/uploads"))
-        );
+        assert_eq!(layout.outer(Path::new("/app/uploads/a")), Some(Path::new("/app/uploads")));
     }
 
     #[test]

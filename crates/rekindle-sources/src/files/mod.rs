@@ -24,9 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rekindle_core::entry::EntryPath;
 use rekindle_core::note::NoteClass;
-use rekindle_core::port::{
-    Capture, Component, Finding, PartReader, RestoreReport, RestoreRequest, RunContext,
-};
+use rekindle_core::port::{Capture, Component, Finding, PartReader, RestoreReport, RestoreRequest, RunContext};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 
 pub use journal::{Counts, Policy};
@@ -78,10 +76,7 @@ impl FilesComponent {
     }
 
     /// Runs something that waits for the file system away from the async threads.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let this = self.clone();
         tokio::task::spawn_blocking(move || work(&this))
             .await
@@ -89,21 +84,13 @@ impl FilesComponent {
     }
 
     /// The same with a deadline, for calls that must not hang with a dead mount.
-    async fn looking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn looking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let slow = |_| {
-            Fault::new(
-                codes::FILES_ROOT,
-                format!("look at the paths of `{}`", self.id),
-            )
-            .because(format!("no answer within {} s", LOOK_MAX.as_secs()))
-            .hint("check that network file systems below these paths are reachable")
+            Fault::new(codes::FILES_ROOT, format!("look at the paths of `{}`", self.id))
+                .because(format!("no answer within {} s", LOOK_MAX.as_secs()))
+                .hint("check that network file systems below these paths are reachable")
         };
-        tokio::time::timeout(LOOK_MAX, self.blocking(work))
-            .await
-            .map_err(slow)?
+        tokio::time::timeout(LOOK_MAX, self.blocking(work)).await.map_err(slow)?
     }
 }
 
@@ -124,9 +111,7 @@ impl Component for FilesComponent {
 
     async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>> {
         let context = context.clone();
-        let capture = self
-            .looking(move |this| capture::FilesCapture::begin(this, &context))
-            .await?;
+        let capture = self.looking(move |this| capture::FilesCapture::begin(this, &context)).await?;
         Ok(Box::new(capture))
     }
 
@@ -137,8 +122,7 @@ impl Component for FilesComponent {
         context: &RunContext,
     ) -> Result<RestoreReport> {
         let (request, context) = (request.clone(), context.clone());
-        self.blocking(move |this| restore::restore(this, part.as_ref(), &request, &context))
-            .await
+        self.blocking(move |this| restore::restore(this, part.as_ref(), &request, &context)).await
     }
 
     async fn check(
@@ -148,22 +132,16 @@ impl Component for FilesComponent {
         context: &RunContext,
     ) -> Result<Vec<Finding>> {
         let (report, context) = (report.clone(), context.clone());
-        self.blocking(move |_| check::check(part.as_ref(), &report, &context))
-            .await
+        self.blocking(move |_| check::check(part.as_ref(), &report, &context)).await
     }
 }
 
 /// A configured path that cannot be saved: the component is missing.
 fn root_fault(path: &EntryPath, why: impl Into<std::io::Error>) -> Fault {
     let uid = rustix::process::geteuid().as_raw();
-    Fault::new(
-        codes::FILES_ROOT,
-        format!("read the configured path `/{path}`"),
-    )
-    .because(why.into())
-    .hint(format!(
-        "check that `/{path}` exists and that user {uid} may read it, or take it out of `paths`"
-    ))
+    Fault::new(codes::FILES_ROOT, format!("read the configured path `/{path}`"))
+        .because(why.into())
+        .hint(format!("check that `/{path}` exists and that user {uid} may read it, or take it out of `paths`"))
 }
 
 /// Something about a single entry that ends the component.

@@ -28,47 +28,31 @@ pub(super) fn probe(component: &FilesComponent, cancel: &Cancel) -> Result<Vec<F
         let path = (component.layout.paths.iter())
             .find(|path| path.parent().is_some() && Path::new(bare).starts_with(path))?;
         Some(Finding::warning(
-            format!(
-                "the pattern `{pattern}` begins with the path `{}`",
-                show(path)
-            ),
+            format!("the pattern `{pattern}` begins with the path `{}`", show(path)),
             "patterns are relative to each configured path: leave that beginning out",
         ))
     }));
     Ok(findings)
 }
 
-fn look(
-    component: &FilesComponent,
-    path: &Path,
-    own: &OwnPlaces,
-    cancel: &Cancel,
-) -> Result<Vec<Finding>> {
+fn look(component: &FilesComponent, path: &Path, own: &OwnPlaces, cancel: &Cancel) -> Result<Vec<Finding>> {
     let shown = show(path);
     if let Err(fault) = look_at_root(component, path) {
         let remedy = fault.hint_text().unwrap_or("correct `paths`").to_owned();
         return Ok(vec![Finding::bad(fault.chain(), remedy)]);
     }
     if let Some(place) = own.around(path) {
-        let text = format!(
-            "`{shown}` is inside `{}`, which belongs to rekindle",
-            show(place)
-        );
+        let text = format!("`{shown}` is inside `{}`, which belongs to rekindle", show(place));
         let remedy = "take it out of `paths`, or keep the repository somewhere else";
         return Ok(vec![Finding::bad(text, remedy)]);
     }
     let mut findings = Vec::new();
     if let Some(outer) = component.layout.outer(path) {
-        findings.push(Finding::good(format!(
-            "`{shown}` is inside `{}` and saved once",
-            show(outer)
-        )));
+        findings.push(Finding::good(format!("`{shown}` is inside `{}` and saved once", show(outer))));
     }
     for place in own.inside(path) {
-        findings.push(Finding::good(format!(
-            "`{}` inside `{shown}` belongs to rekindle and is not entered",
-            show(place)
-        )));
+        findings
+            .push(Finding::good(format!("`{}` inside `{shown}` belongs to rekindle and is not entered", show(place))));
     }
     let name = path.as_os_str().as_encoded_bytes();
     let Ok(status) = status_at(CWD, name) else {
@@ -81,9 +65,7 @@ fn look(
             let seen = count(path, cancel)?;
             directory(&shown, &seen, status.mount_root)
         }
-        FileType::RegularFile => {
-            Finding::good(format!("`{shown}` is a file of {} bytes", status.size))
-        }
+        FileType::RegularFile => Finding::good(format!("`{shown}` is a file of {} bytes", status.size)),
         FileType::Symlink => Finding::warning(
             format!("`{shown}` is a symbolic link: only the link is saved"),
             "name its target in `paths`",
@@ -97,12 +79,7 @@ fn look(
 }
 
 fn directory(shown: &str, seen: &Count, mount_root: bool) -> Finding {
-    let Count {
-        entries,
-        bytes,
-        more,
-        unreadable,
-    } = *seen;
+    let Count { entries, bytes, more, unreadable } = *seen;
     if unreadable > 0 {
         // A warning only: the entries may be excluded, which this look does not apply.
         return Finding::warning(
@@ -153,12 +130,10 @@ fn count(root: &Path, cancel: &Cancel) -> Result<Count> {
                 continue;
             };
             match status.kind {
-                FileType::Directory => {
-                    match open_directory(directory.as_fd(), &name, Links::Refuse) {
-                        Ok(open) => waiting.push(open),
-                        Err(_) => count.unreadable += 1,
-                    }
-                }
+                FileType::Directory => match open_directory(directory.as_fd(), &name, Links::Refuse) {
+                    Ok(open) => waiting.push(open),
+                    Err(_) => count.unreadable += 1,
+                },
                 FileType::RegularFile => {
                     count.bytes += status.size;
                     let refused = open_file(directory.as_fd(), &name, false).is_err();

@@ -5,10 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rekindle_core::entry::FileTime;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxAttributes, StatxFlags, makedev, openat,
-    statx,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxAttributes, StatxFlags, makedev, openat, statx};
 use rustix::io::Errno;
 
 /// Bytes of one `getdents64` answer.
@@ -58,10 +55,7 @@ impl Status {
 }
 
 fn time(seconds: i64, nanoseconds: u32) -> FileTime {
-    FileTime {
-        seconds,
-        nanoseconds,
-    }
+    FileTime { seconds, nanoseconds }
 }
 
 impl From<Statx> for Status {
@@ -105,21 +99,13 @@ pub(super) enum Links {
 }
 
 /// Opens a directory for listing.
-pub(super) fn open_directory(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    links: Links,
-) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &[u8], links: Links) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     openat(parent, name, with(links, flags), Mode::empty())
 }
 
 /// Opens a directory only to go through it: the right to search is enough.
-pub(super) fn open_passage(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    links: Links,
-) -> Result<OwnedFd, Errno> {
+pub(super) fn open_passage(parent: BorrowedFd<'_>, name: &[u8], links: Links) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(parent, name, with(links, flags), Mode::empty())
 }
@@ -133,13 +119,8 @@ fn with(links: Links, flags: OFlags) -> OFlags {
 
 /// Opens a file for reading without ever waiting for it (a FIFO that took its place would
 /// otherwise block) and, where the kernel allows it, without touching its access time.
-pub(super) fn open_file(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    keep_access_time: bool,
-) -> Result<OwnedFd, Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+pub(super) fn open_file(parent: BorrowedFd<'_>, name: &[u8], keep_access_time: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     if keep_access_time {
         // Only the owner and CAP_FOWNER may ask for it (open(2)); a user namespace can refuse.
         match openat(parent, name, flags | OFlags::NOATIME, Mode::empty()) {
@@ -174,11 +155,9 @@ impl Names {
 
     fn sort(&mut self) {
         let bytes = &self.bytes;
-        self.spans
-            .sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
+        self.spans.sort_unstable_by(|a, b| bytes[a.0..a.1].cmp(&bytes[b.0..b.1]));
         // A directory that changes while it is listed may give a name twice.
-        self.spans
-            .dedup_by(|a, b| bytes[a.0..a.1] == bytes[b.0..b.1]);
+        self.spans.dedup_by(|a, b| bytes[a.0..a.1] == bytes[b.0..b.1]);
     }
 
     /// How many there are.
@@ -188,9 +167,7 @@ impl Names {
 
     /// Whether a name is among them.
     pub(super) fn contains(&self, name: &[u8]) -> bool {
-        self.spans
-            .binary_search_by(|span| self.bytes[span.0..span.1].cmp(name))
-            .is_ok()
+        self.spans.binary_search_by(|span| self.bytes[span.0..span.1].cmp(name)).is_ok()
     }
 
     /// Leaves only some of them.

@@ -17,9 +17,7 @@ use super::content::{FileSource, never_equal};
 use super::exclude::Excludes;
 use super::journal::Journal;
 use super::layout::Node;
-use super::sys::{
-    Links, Names, Status, names_in, open_directory, open_file, open_passage, status_at, status_of,
-};
+use super::sys::{Links, Names, Status, names_in, open_directory, open_file, open_passage, status_at, status_of};
 use super::{bug, read_fault, root_fault};
 
 /// Directories kept open at a time; deeper ones are reached again from below.
@@ -99,30 +97,14 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Starts at `/`.
-    pub(super) fn new(
-        top: Arc<Node>,
-        rules: Arc<Rules>,
-        journal: Arc<Journal>,
-        cancel: Cancel,
-    ) -> Result<Self> {
-        let mut walk = Self {
-            rules,
-            journal,
-            cancel,
-            frames: Vec::new(),
-        };
-        let opened = if top.root {
-            open_directory(CWD, b"/", Links::Follow)
-        } else {
-            open_passage(CWD, b"/", Links::Follow)
-        };
+    pub(super) fn new(top: Arc<Node>, rules: Arc<Rules>, journal: Arc<Journal>, cancel: Cancel) -> Result<Self> {
+        let mut walk = Self { rules, journal, cancel, frames: Vec::new() };
+        let opened =
+            if top.root { open_directory(CWD, b"/", Links::Follow) } else { open_passage(CWD, b"/", Links::Follow) };
         let open = opened.map_err(top_fault)?;
         let status = status_of(open.as_fd()).map_err(top_fault)?;
         let (names, scope) = if top.root {
-            let scope = Scope::All {
-                relative_from: 0,
-                device: status.device,
-            };
+            let scope = Scope::All { relative_from: 0, device: status.device };
             (names_in(&open).0, scope)
         } else {
             let below = top.below.keys().map(Vec::as_slice);
@@ -141,14 +123,7 @@ impl Walk {
         node: Option<Arc<Node>>,
         scope: Scope,
     ) {
-        self.frames.push(Frame {
-            open: Some(Arc::new(open)),
-            identity: status.identity(),
-            path,
-            names,
-            node,
-            scope,
-        });
+        self.frames.push(Frame { open: Some(Arc::new(open)), identity: status.identity(), path, names, node, scope });
         if let Some(far) = self.frames.len().checked_sub(OPEN_DIRECTORIES_MAX + 1) {
             self.frames[far].open = None;
         }
@@ -168,8 +143,8 @@ impl Walk {
         let Some(from) = left.open else {
             return Err(bug("a directory was left that was not open"));
         };
-        let found = open_directory(from.as_fd(), b"..", Links::Refuse)
-            .and_then(|open| Ok((status_of(open.as_fd())?, open)));
+        let found =
+            open_directory(from.as_fd(), b"..", Links::Refuse).and_then(|open| Ok((status_of(open.as_fd())?, open)));
         match found {
             Ok((status, open)) if status.identity() == above.identity => {
                 above.open = Some(Arc::new(open));
@@ -274,8 +249,7 @@ impl Walk {
         }
         match errno {
             Errno::NOENT => {
-                self.journal
-                    .note(NoteClass::Vanished, &spot.path, "it is gone")?;
+                self.journal.note(NoteClass::Vanished, &spot.path, "it is gone")?;
             }
             Errno::MFILE | Errno::NFILE | Errno::NOMEM => {
                 return Err(read_fault(&spot.path, errno));
@@ -290,15 +264,10 @@ impl Walk {
 
     /// A directory of which only the way to configured paths is taken.
     fn pass(&mut self, spot: &Spot, links: Links) -> Result<Seen> {
-        let open = open_passage(spot.directory.as_fd(), &spot.name, links)
-            .map_err(|errno| root_fault(&spot.path, errno))?;
+        let open =
+            open_passage(spot.directory.as_fd(), &spot.name, links).map_err(|errno| root_fault(&spot.path, errno))?;
         let status = status_of(open.as_fd()).map_err(|errno| root_fault(&spot.path, errno))?;
-        let meta = self.meta(
-            spot,
-            EntryKind::Directory,
-            &status,
-            Reach::Place(open.as_fd()),
-        )?;
+        let meta = self.meta(spot, EntryKind::Directory, &status, Reach::Place(open.as_fd()))?;
         let below = spot.node.iter().flat_map(|node| node.below.keys());
         let names = Names::from_sorted(below.map(Vec::as_slice));
         let (path, node) = (Some(spot.path.clone()), spot.node.clone());
@@ -338,17 +307,12 @@ impl Walk {
         }
         if self.rules.exclude_caches && names.contains(CACHE_TAG_NAME) && is_cache(&open) {
             let node = spot.node.as_ref();
-            names.retain(|name| {
-                name == CACHE_TAG_NAME || node.is_some_and(|node| node.below.contains_key(name))
-            });
+            names.retain(|name| name == CACHE_TAG_NAME || node.is_some_and(|node| node.below.contains_key(name)));
             self.journal.count(|counts| counts.caches += 1);
         }
         let scope = match spot.scope {
             Scope::All { .. } if !spot.is_root() => spot.scope,
-            _ => Scope::All {
-                relative_from: spot.path.as_bytes().len() + 1,
-                device: status.device,
-            },
+            _ => Scope::All { relative_from: spot.path.as_bytes().len() + 1, device: status.device },
         };
         let (path, node) = (Some(spot.path.clone()), spot.node.clone());
         self.push(open, &status, path, names, node, scope);
@@ -361,9 +325,7 @@ impl Walk {
             return Some("it belongs to rekindle itself");
         }
         match spot.scope {
-            Scope::All { device, .. }
-                if self.rules.one_file_system && device != status.device && !spot.is_root() =>
-            {
+            Scope::All { device, .. } if self.rules.one_file_system && device != status.device && !spot.is_root() => {
                 Some("another file system begins here")
             }
             _ => None,
@@ -395,11 +357,7 @@ impl Walk {
         if self.rules.read_all {
             meta.changed = never_equal(meta.changed);
         }
-        Ok(Seen::Entry(Box::new(Entry {
-            path: spot.path.clone(),
-            meta,
-            content: Content::File(Box::new(source)),
-        })))
+        Ok(Seen::Entry(Box::new(Entry { path: spot.path.clone(), meta, content: Content::File(Box::new(source)) })))
     }
 
     fn symlink(&self, spot: &Spot, status: &Status) -> Result<Seen> {
@@ -410,11 +368,8 @@ impl Walk {
         };
         if spot.is_root() {
             let shown = String::from_utf8_lossy(&target).escape_debug().to_string();
-            let text = format!(
-                "a configured path is a symbolic link: only the link is saved, not `{shown}`"
-            );
-            self.journal
-                .note(NoteClass::Information, &spot.path, text)?;
+            let text = format!("a configured path is a symbolic link: only the link is saved, not `{shown}`");
+            self.journal.note(NoteClass::Information, &spot.path, text)?;
         }
         let reach = Reach::Name(spot.directory.as_fd(), &spot.name);
         let meta = self.meta(spot, EntryKind::Symlink { target }, status, reach)?;
@@ -441,17 +396,10 @@ impl Walk {
         Ok(self.bare(spot, meta))
     }
 
-    fn meta(
-        &self,
-        spot: &Spot,
-        kind: EntryKind,
-        status: &Status,
-        reach: Reach<'_>,
-    ) -> Result<Meta> {
+    fn meta(&self, spot: &Spot, kind: EntryKind, status: &Status, reach: Reach<'_>) -> Result<Meta> {
         let (xattrs, problem) = xattrs(reach);
         if let Some(why) = problem {
-            self.journal
-                .note(NoteClass::AttributeUnreadable, &spot.path, why)?;
+            self.journal.note(NoteClass::AttributeUnreadable, &spot.path, why)?;
         }
         Ok(self.journal.meta(kind, status, xattrs))
     }
@@ -463,11 +411,7 @@ impl Walk {
             EntryKind::Symlink { .. } => counts.symlinks += 1,
             _ => counts.special += 1,
         });
-        Seen::Entry(Box::new(Entry {
-            path: spot.path.clone(),
-            meta,
-            content: Content::None,
-        }))
+        Seen::Entry(Box::new(Entry { path: spot.path.clone(), meta, content: Content::None }))
     }
 }
 

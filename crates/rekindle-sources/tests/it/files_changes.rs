@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rekindle_core::codes;
@@ -120,7 +121,6 @@ fn a_change_while_reading_is_read_again_and_then_noted() {
     assert_eq!(bytes, b"start++");
     let now = path.metadata().unwrap();
     let changed = (meta.changed.seconds, i64::from(meta.changed.nanoseconds));
-    use std::os::unix::fs::MetadataExt;
     assert_ne!(changed, (now.ctime(), now.ctime_nsec()), "the next run reads it again");
     let notes = listed.end();
     assert_eq!(notes.count(NoteClass::ChangedWhileRead), 1);
@@ -212,7 +212,6 @@ fn an_unchanged_file_has_the_same_attributes_in_two_captures() {
 }
 
 fn now_of(path: &Path) -> rekindle_core::entry::FileTime {
-    use std::os::unix::fs::MetadataExt;
     let is = path.metadata().unwrap();
     rekindle_core::entry::FileTime { seconds: is.ctime(), nanoseconds: u32::try_from(is.ctime_nsec()).unwrap() }
 }

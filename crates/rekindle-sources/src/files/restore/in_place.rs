@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rekindle_core::entry::{EntryKind, EntryPath};
 use rekindle_core::port::{
-    LostEntry, Materialize, Materialized, PartReader, RestoreReport, RestoreRequest, RunContext,
-    StoredEntry,
+    LostEntry, Materialize, Materialized, PartReader, RestoreReport, RestoreRequest, RunContext, StoredEntry,
 };
 use rekindle_core::{Fault, Result, codes};
 use rustix::fs::{CWD, FileType};
@@ -40,8 +39,7 @@ impl Piece {
         let live = live_path(&entry.path);
         let status = status_at(CWD, live.as_os_str().as_encoded_bytes());
         let is_directory = entry.meta.kind == EntryKind::Directory;
-        let is_mount =
-            is_directory && status.is_ok_and(|s| s.kind == FileType::Directory && s.mount_root);
+        let is_mount = is_directory && status.is_ok_and(|s| s.kind == FileType::Directory && s.mount_root);
         let stage = if is_mount {
             live.join(format!(".rekindle-stage-{point}"))
         } else {
@@ -50,12 +48,7 @@ impl Piece {
             name.push(format!(".rekindle-{point}"));
             live.with_file_name(name)
         };
-        Self {
-            entry,
-            live,
-            stage,
-            is_mount,
-        }
+        Self { entry, live, stage, is_mount }
     }
 
     fn is_directory(&self) -> bool {
@@ -82,10 +75,7 @@ pub(super) fn restore(
 ) -> Result<RestoreReport> {
     let (entries, warnings) = pieces(component, part, select)?;
     let point = request.point.short();
-    let pieces: Vec<Piece> = entries
-        .into_iter()
-        .map(|entry| Piece::new(entry, point))
-        .collect();
+    let pieces: Vec<Piece> = entries.into_iter().map(|entry| Piece::new(entry, point)).collect();
     let started = context.clock.now();
     let mut needs = Vec::with_capacity(pieces.len());
     for piece in &pieces {
@@ -118,11 +108,7 @@ pub(super) fn restore(
     let kept = swap_all(&pieces, &format!(".pre-restore-{point}"), owners)?;
     step(&mut report, "swap", since, context);
     finish(&mut report, &pieces, kept, discard_old);
-    let placed = Placed {
-        places: pieces.iter().map(placed).collect(),
-        select: Vec::new(),
-        owners_set: owners,
-    };
+    let placed = Placed { places: pieces.iter().map(placed).collect(), select: Vec::new(), owners_set: owners };
     report.details = serde_json::to_value(placed)
         .map_err(|error| bug("the record of a restore cannot be written").because(error))?;
     Ok(report)
@@ -165,10 +151,7 @@ fn make_parents(part: &dyn PartReader, piece: &Piece, owners: bool) -> Result<()
     }
     for path in missing.iter().rev() {
         let live = live_path(path);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&live)
-            .map_err(|error| target_fault("create", &live, error))?;
+        DirBuilder::new().mode(0o700).create(&live).map_err(|error| target_fault("create", &live, error))?;
     }
     // From the inside out, so that making a child does not touch the times of its parent.
     for path in &missing {
@@ -182,33 +165,20 @@ fn make_parents(part: &dyn PartReader, piece: &Piece, owners: bool) -> Result<()
 
 fn set_attributes(directory: &Path, entry: &StoredEntry, owners: bool) -> Result<Vec<LostEntry>> {
     let name = directory.as_os_str().as_encoded_bytes();
-    let open = open_directory(CWD, name, Links::Refuse)
-        .map_err(|errno| target_fault("open", directory, errno))?;
+    let open = open_directory(CWD, name, Links::Refuse).map_err(|errno| target_fault("open", directory, errno))?;
     let problems = apply(open.as_fd(), &entry.meta, owners);
-    Ok(problems
-        .into_iter()
-        .map(|why| LostEntry {
-            path: entry.path.to_string(),
-            why,
-        })
-        .collect())
+    Ok(problems.into_iter().map(|why| LostEntry { path: entry.path.to_string(), why }).collect())
 }
 
 /// Writes a piece beside (or, for a mount, inside) its place. A stage that an earlier try left is
 /// used again: what is right in it is not written again, what does not belong to it goes.
-fn stage(
-    part: &dyn PartReader,
-    piece: &Piece,
-    owners: bool,
-    context: &RunContext,
-) -> Result<Materialized> {
+fn stage(part: &dyn PartReader, piece: &Piece, owners: bool, context: &RunContext) -> Result<Materialized> {
     let stage = &piece.stage;
     match DirBuilder::new().mode(0o700).create(stage) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let name = stage.as_os_str().as_encoded_bytes();
-            open_directory(CWD, name, Links::Refuse)
-                .map_err(|errno| target_fault("open", stage, errno))?;
+            open_directory(CWD, name, Links::Refuse).map_err(|errno| target_fault("open", stage, errno))?;
         }
         Err(error) => return Err(target_fault("create", stage, error)),
     }
@@ -217,13 +187,7 @@ fn stage(
     } else {
         (piece.entry.path.parent(), vec![piece.entry.path.clone()])
     };
-    let order = Materialize {
-        within,
-        into: stage.clone(),
-        select,
-        owners,
-        delete_extra: true,
-    };
+    let order = Materialize { within, into: stage.clone(), select, owners, delete_extra: true };
     let mut written = part.materialize(&order, context)?;
     if piece.is_directory() && !piece.is_mount {
         // `materialize` fills a directory; the directory itself is ours.
@@ -234,11 +198,7 @@ fn stage(
 }
 
 fn incomplete(lost: &[LostEntry], pieces: &[Piece]) -> Fault {
-    let some: Vec<String> = lost
-        .iter()
-        .take(3)
-        .map(|entry| format!("`{}` ({})", entry.path, entry.why))
-        .collect();
+    let some: Vec<String> = lost.iter().take(3).map(|entry| format!("`{}` ({})", entry.path, entry.why)).collect();
     let stages: Vec<String> = pieces.iter().map(|piece| show(&piece.stage)).collect();
     let (count, places) = (lost.len(), stages.join("`, `"));
     Fault::new(codes::FILES_INCOMPLETE, "put the restored files in place")
@@ -288,12 +248,7 @@ fn swap_all(pieces: &[Piece], suffix: &str, owners: bool) -> Result<Vec<Option<P
 }
 
 /// Clears the stages, drops or names the old states, and writes down where things are.
-fn finish(
-    report: &mut RestoreReport,
-    pieces: &[Piece],
-    kept: Vec<Option<PathBuf>>,
-    discard_old: bool,
-) {
+fn finish(report: &mut RestoreReport, pieces: &[Piece], kept: Vec<Option<PathBuf>>, discard_old: bool) {
     let mut old = Vec::new();
     for (piece, kept) in pieces.iter().zip(kept) {
         if !piece.is_directory() {
@@ -301,19 +256,15 @@ fn finish(
             let _ = std::fs::remove_dir(&piece.stage);
         }
         if piece.is_mount {
-            report.warnings.push(format!(
-                "`{}` is a mount point: what is in it was swapped name by name",
-                show(&piece.live)
-            ));
+            report
+                .warnings
+                .push(format!("`{}` is a mount point: what is in it was swapped name by name", show(&piece.live)));
         }
         let Some(kept) = kept else { continue };
         if !discard_old {
             old.push(show(&kept));
         } else if let Err(error) = remove(&kept) {
-            report.warnings.push(format!(
-                "the old state `{}` could not be removed: {error}",
-                show(&kept)
-            ));
+            report.warnings.push(format!("the old state `{}` could not be removed: {error}", show(&kept)));
             old.push(show(&kept));
         }
     }

@@ -31,20 +31,14 @@ pub(super) fn restore(
     let select = plan::selection(part, request)?;
     match &request.target {
         Target::New(directory) => {
-            let into = directory
-                .clone()
-                .unwrap_or_else(|| format!("./restore-{}-{}", component.id, request.point.short()));
+            let into =
+                directory.clone().unwrap_or_else(|| format!("./restore-{}-{}", component.id, request.point.short()));
             new_place::restore(part, request, &select, &PathBuf::from(into), context)
         }
-        Target::InPlace { discard_old } => {
-            in_place::restore(component, part, request, &select, *discard_old, context)
-        }
+        Target::InPlace { discard_old } => in_place::restore(component, part, request, &select, *discard_old, context),
         Target::Live => Err(Fault::new(
             codes::ENGINE_TARGET,
-            format!(
-                "restore the files of `{}` into a running server",
-                component.id
-            ),
+            format!("restore the files of `{}` into a running server", component.id),
         )
         .because("files have no server")
         .hint("restore into a directory (`--to DIR`) or in place (`--in-place`)")),
@@ -82,19 +76,14 @@ fn warn_of_attributes(warnings: &mut Vec<String>, problems: &[LostEntry]) {
     warnings.extend(named.map(|problem| format!("`{}`: {}", problem.path, problem.why)));
     if let Some(more) = problems.len().checked_sub(ATTRIBUTE_WARNINGS_MAX + 1) {
         let more = more + 1;
-        warnings.push(format!(
-            "{more} more entries have attributes that could not be set"
-        ));
+        warnings.push(format!("{more} more entries have attributes that could not be set"));
     }
 }
 
 /// Adds a finished step.
 fn step(report: &mut RestoreReport, name: &str, since: jiff::Timestamp, context: &RunContext) {
     let elapsed = context.clock.now().duration_since(since).as_millis();
-    report.steps.push(Step {
-        name: name.to_owned(),
-        elapsed_ms: u64::try_from(elapsed).unwrap_or(0),
-    });
+    report.steps.push(Step { name: name.to_owned(), elapsed_ms: u64::try_from(elapsed).unwrap_or(0) });
 }
 
 fn target_fault(doing: &str, path: &std::path::Path, why: impl Into<std::io::Error>) -> Fault {
@@ -104,6 +93,5 @@ fn target_fault(doing: &str, path: &std::path::Path, why: impl Into<std::io::Err
 }
 
 fn swap_fault(doing: &str, path: &std::path::Path, why: Errno) -> Fault {
-    Fault::new(codes::FILES_SWAP, format!("{doing} `{}`", show(path)))
-        .because(std::io::Error::from(why))
+    Fault::new(codes::FILES_SWAP, format!("{doing} `{}`", show(path))).because(std::io::Error::from(why))
 }

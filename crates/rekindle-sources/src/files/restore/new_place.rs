@@ -35,9 +35,7 @@ pub(super) fn restore(
         let what = format!("restore into `{}`", show(&into));
         return Err(Fault::new(codes::FILES_TARGET_NOT_EMPTY, what)
             .because("it is not empty")
-            .hint(
-                "choose another directory with `--to DIR`, or write over it with `--overwrite`",
-            ));
+            .hint("choose another directory with `--to DIR`, or write over it with `--overwrite`"));
     }
     let started = context.clock.now();
     if found != Found::FullDirectory {
@@ -53,20 +51,13 @@ pub(super) fn restore(
             .map_err(|error| target_fault("create", &into, error))?;
     }
     let owners = may_set_owners();
-    let order = Materialize {
-        select: select.to_vec(),
-        owners,
-        ..Materialize::all(&into)
-    };
+    let order = Materialize { select: select.to_vec(), owners, ..Materialize::all(&into) };
     let written = part.materialize(&order, context)?;
     let mut report = report_of(written, owners);
     step(&mut report, "write", started, context);
     report.place = show(&into);
     let placed = Placed {
-        places: vec![Place {
-            entry: None,
-            path: PathBytes::from(into.as_os_str().as_encoded_bytes()),
-        }],
+        places: vec![Place { entry: None, path: PathBytes::from(into.as_os_str().as_encoded_bytes()) }],
         select: select.iter().map(|path| path.as_bytes().into()).collect(),
         owners_set: owners,
     };

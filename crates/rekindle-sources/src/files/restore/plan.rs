@@ -18,8 +18,7 @@ pub(in super::super) enum PathBytes {
 
 impl From<&[u8]> for PathBytes {
     fn from(bytes: &[u8]) -> Self {
-        String::from_utf8(bytes.to_vec())
-            .map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
+        String::from_utf8(bytes.to_vec()).map_or_else(|error| Self::Bytes(error.into_bytes()), Self::Text)
     }
 }
 
@@ -54,8 +53,7 @@ pub(in super::super) struct Placed {
 pub(super) fn selection(part: &dyn PartReader, request: &RestoreRequest) -> Result<Vec<EntryPath>> {
     let mut select = Vec::with_capacity(request.select.len());
     for text in &request.select {
-        let path =
-            EntryPath::new(text.trim_matches('/')).map_err(|why| no_entry(text).because(why))?;
+        let path = EntryPath::new(text.trim_matches('/')).map_err(|why| no_entry(text).because(why))?;
         if first(part, &path)?.is_none() {
             return Err(no_entry(text).because("there is no such entry"));
         }
@@ -65,11 +63,8 @@ pub(super) fn selection(part: &dyn PartReader, request: &RestoreRequest) -> Resu
 }
 
 fn no_entry(text: &str) -> Fault {
-    Fault::new(
-        codes::FILES_SELECT,
-        format!("select `{}`", text.escape_debug()),
-    )
-    .hint("see what is in the point with `rekindle ls POINT COMPONENT`")
+    Fault::new(codes::FILES_SELECT, format!("select `{}`", text.escape_debug()))
+        .hint("see what is in the point with `rekindle ls POINT COMPONENT`")
 }
 
 /// Sorted, without entries inside other ones.
@@ -105,25 +100,16 @@ pub(super) fn pieces(
     select: &[EntryPath],
 ) -> Result<(Vec<StoredEntry>, Vec<String>)> {
     let roots = component.layout.topmost();
-    let whole_machine = component
-        .layout
-        .paths
-        .iter()
-        .any(|p| entry_path(p).is_none());
+    let whole_machine = component.layout.paths.iter().any(|p| entry_path(p).is_none());
     let mut pieces = Vec::new();
     let mut warnings = Vec::new();
     for path in if select.is_empty() { &roots } else { select } {
         if !whole_machine && !roots.iter().any(|root| path.is_within(root)) {
-            return Err(layout(
-                component,
-                &format!("`/{path}` is not inside a configured path"),
-            ));
+            return Err(layout(component, &format!("`/{path}` is not inside a configured path")));
         }
         match first(part, path)? {
             Some(entry) => pieces.push(entry),
-            None => warnings.push(format!(
-                "`/{path}` is configured but was not in this point: it was left as it is"
-            )),
+            None => warnings.push(format!("`/{path}` is configured but was not in this point: it was left as it is")),
         }
     }
     if pieces.is_empty() {
@@ -141,29 +127,19 @@ pub(super) fn pieces(
 }
 
 fn layout(component: &FilesComponent, why: &str) -> Fault {
-    Fault::new(
-        codes::FILES_LAYOUT,
-        format!("restore `{}` in place", component.id),
-    )
-    .because(why.to_owned())
-    .hint("restore into a new directory with `--to DIR`, or name single paths inside the configured ones")
+    Fault::new(codes::FILES_LAYOUT, format!("restore `{}` in place", component.id))
+        .because(why.to_owned())
+        .hint("restore into a new directory with `--to DIR`, or name single paths inside the configured ones")
 }
 
 fn no_longer_configured(component: &FilesComponent, part: &dyn PartReader) -> Vec<String> {
     let saved = part.record().details.get("roots");
-    let saved = saved
-        .and_then(|roots| roots.as_array())
-        .into_iter()
-        .flatten();
-    let configured: Vec<String> = (component.layout.paths.iter())
-        .map(|path| super::show(path))
-        .collect();
+    let saved = saved.and_then(|roots| roots.as_array()).into_iter().flatten();
+    let configured: Vec<String> = (component.layout.paths.iter()).map(|path| super::show(path)).collect();
     saved
         .filter_map(|root| root.as_str())
         .filter(|root| !configured.iter().any(|path| path == root))
-        .map(|root| {
-            format!("`{root}` is in the point but no longer configured: it was not restored")
-        })
+        .map(|root| format!("`{root}` is in the point but no longer configured: it was not restored"))
         .collect()
 }
 

@@ -20,10 +20,7 @@ pub(super) struct Need {
 
 impl Need {
     fn plus(self, other: Self) -> Self {
-        Self {
-            entries: self.entries + other.entries,
-            bytes: self.bytes + other.bytes,
-        }
+        Self { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
     }
 }
 
@@ -32,11 +29,7 @@ impl Need {
 pub(super) fn need(part: &dyn PartReader, paths: &[EntryPath]) -> Result<Need> {
     let mut need = Need::default();
     let mut linked = HashSet::new();
-    let within: Vec<Option<&EntryPath>> = if paths.is_empty() {
-        vec![None]
-    } else {
-        paths.iter().map(Some).collect()
-    };
+    let within: Vec<Option<&EntryPath>> = if paths.is_empty() { vec![None] } else { paths.iter().map(Some).collect() };
     for path in within {
         for entry in part.list(path)? {
             let meta = entry?.meta;
@@ -62,14 +55,10 @@ pub(super) fn ensure(needs: &[(&Path, Need)]) -> Result<()> {
         let Ok(status) = status_at(CWD, existing.as_os_str().as_encoded_bytes()) else {
             continue;
         };
-        let sum = by_device
-            .entry(status.device)
-            .or_insert((existing, Need::default()));
+        let sum = by_device.entry(status.device).or_insert((existing, Need::default()));
         sum.1 = sum.1.plus(*need);
     }
-    by_device
-        .values()
-        .try_for_each(|(place, need)| ensure_one(place, *need))
+    by_device.values().try_for_each(|(place, need)| ensure_one(place, *need))
 }
 
 fn ensure_one(place: &Path, need: Need) -> Result<()> {
@@ -79,30 +68,22 @@ fn ensure_one(place: &Path, need: Need) -> Result<()> {
     };
     let block = room.f_frsize.max(1);
     let free = room.f_bavail.saturating_mul(block);
-    let wanted = need
-        .bytes
-        .saturating_add(need.entries.saturating_mul(block.min(4096)));
+    let wanted = need.bytes.saturating_add(need.entries.saturating_mul(block.min(4096)));
     let what = || format!("restore into `{}`", show(place));
     let hint = "free some room there, or restore to another file system with `--to DIR`";
     if room.f_blocks > 0 && wanted > free {
         let why = format!("{wanted} bytes are needed and {free} are free");
-        return Err(Fault::new(codes::FILES_SPACE, what())
-            .because(why)
-            .hint(hint));
+        return Err(Fault::new(codes::FILES_SPACE, what()).because(why).hint(hint));
     }
     if room.f_files > 0 && need.entries > room.f_favail {
         let (wanted, free) = (need.entries, room.f_favail);
         let why = format!("{wanted} inodes are needed and {free} are free");
-        return Err(Fault::new(codes::FILES_SPACE, what())
-            .because(why)
-            .hint(hint));
+        return Err(Fault::new(codes::FILES_SPACE, what()).because(why).hint(hint));
     }
     Ok(())
 }
 
 /// The nearest directory above that is there.
 fn existing(path: &Path) -> &Path {
-    path.ancestors()
-        .find(|above| above.exists())
-        .unwrap_or(Path::new("/"))
+    path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"))
 }

@@ -4,7 +4,7 @@
 //! exchanged. So at every moment either the old or the new state stands at its place, whole, and
 //! a leftover staging directory never holds the only copy of anything.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -38,9 +38,9 @@ fn name_of(path: &Path) -> &[u8] {
 }
 
 /// The first free name of `<stem>`, `<stem>-2`, … in a directory.
-pub(super) fn free_name(open: BorrowedFd<'_>, directory: &Path, stem: OsString) -> Result<PathBuf> {
+pub(super) fn free_name(open: BorrowedFd<'_>, directory: &Path, stem: &OsStr) -> Result<PathBuf> {
     for number in 1..=KEPT_MAX {
-        let mut name = stem.clone();
+        let mut name = stem.to_owned();
         if number > 1 {
             name.push(format!("-{number}"));
         }
@@ -50,12 +50,8 @@ pub(super) fn free_name(open: BorrowedFd<'_>, directory: &Path, stem: OsString) 
             Err(errno) => return Err(swap_fault("look at", &directory.join(name), errno)),
         }
     }
-    Err(swap_fault(
-        "find a free name for the old state in",
-        directory,
-        Errno::EXIST,
-    )
-    .hint("remove old states (`*.pre-restore-*`) that are not needed any more"))
+    Err(swap_fault("find a free name for the old state in", directory, Errno::EXIST)
+        .hint("remove old states (`*.pre-restore-*`) that are not needed any more"))
 }
 
 /// Puts `staged` in the place of `live`; both are on one file system.
@@ -69,7 +65,7 @@ pub(super) fn swap(staged: &Path, live: &Path, suffix: &str) -> Result<Swapped> 
             let mut stem = live.file_name().unwrap_or_default().to_owned();
             stem.push(suffix);
             let directory = live.parent().unwrap_or(Path::new("/"));
-            Some(free_name(at, directory, stem)?)
+            Some(free_name(at, directory, &stem)?)
         }
         Err(Errno::NOENT) => None,
         Err(errno) => return Err(fail(errno)),
@@ -83,17 +79,13 @@ pub(super) fn swap(staged: &Path, live: &Path, suffix: &str) -> Result<Swapped> 
             if let Err(errno) = exchange(at, name_of(kept), name_of(live)) {
                 // Back to where it was, so that the next try finds it.
                 let _ = renameat(at, name_of(kept), from.0, from.1);
-                return Err(fail(errno)
-                    .hint("nothing was changed; the restored tree stands beside the old one"));
+                return Err(fail(errno).hint("nothing was changed; the restored tree stands beside the old one"));
             }
         }
     }
     fsync(&parent).map_err(fail)?;
     fsync(&staged_parent).map_err(fail)?;
-    Ok(Swapped {
-        live: live.to_owned(),
-        kept,
-    })
+    Ok(Swapped { live: live.to_owned(), kept })
 }
 
 /// Takes a swap back: the old state stands at its place again.
@@ -158,12 +150,7 @@ mod tests {
     #[test]
     fn three_steps_exchange_as_well_as_one() {
         let place = tempfile::tempdir().unwrap();
-        let directory = open_directory(
-            CWD,
-            place.path().as_os_str().as_encoded_bytes(),
-            Links::Refuse,
-        )
-        .unwrap();
+        let directory = open_directory(CWD, place.path().as_os_str().as_encoded_bytes(), Links::Refuse).unwrap();
         std::fs::write(place.path().join("a"), "old a").unwrap();
         std::fs::create_dir(place.path().join("b")).unwrap();
         in_three_steps((directory.as_fd(), b"a"), (directory.as_fd(), b"b")).unwrap();

@@ -35,7 +35,7 @@ pub(super) fn swap_contents(staged: &Path, live: &Path, suffix: &str) -> Result<
     let fail = |errno| swap_fault("swap what is in", live, errno);
     let inside = parent_of(staged)?;
     // `.pre-restore-<point>` inside the mount.
-    let holder = free_name(inside.as_fd(), live, suffix.into())?;
+    let holder = free_name(inside.as_fd(), live, suffix.as_ref())?;
     let (old_name, new_name) = (name(staged), name(&holder));
     rename_new((inside.as_fd(), old_name), (inside.as_fd(), new_name)).map_err(fail)?;
     let kept = open_directory(inside.as_fd(), new_name, Links::Refuse).map_err(fail)?;
@@ -90,22 +90,13 @@ fn moves(mut old: Names, mut new: Names) -> BTreeMap<Vec<u8>, Move> {
         if stays(&name) {
             continue;
         }
-        let kind = if moves.contains_key(&name) {
-            Move::Exchange
-        } else {
-            Move::OldIn
-        };
+        let kind = if moves.contains_key(&name) { Move::Exchange } else { Move::OldIn };
         moves.insert(name, kind);
     }
     moves
 }
 
-fn shift(
-    inside: BorrowedFd<'_>,
-    kept: BorrowedFd<'_>,
-    name: &[u8],
-    kind: Move,
-) -> Result<(), Errno> {
+fn shift(inside: BorrowedFd<'_>, kept: BorrowedFd<'_>, name: &[u8], kind: Move) -> Result<(), Errno> {
     match kind {
         Move::Exchange => exchange_at((kept, name), (inside, name)),
         Move::NewOut => rename_new((kept, name), (inside, name)),
@@ -113,11 +104,7 @@ fn shift(
     }
 }
 
-fn take_back(
-    inside: BorrowedFd<'_>,
-    kept: BorrowedFd<'_>,
-    done: &[(Vec<u8>, Move)],
-) -> Result<(), Errno> {
+fn take_back(inside: BorrowedFd<'_>, kept: BorrowedFd<'_>, done: &[(Vec<u8>, Move)]) -> Result<(), Errno> {
     done.iter().rev().try_for_each(|(name, kind)| {
         let back = match kind {
             Move::Exchange => Move::Exchange,
