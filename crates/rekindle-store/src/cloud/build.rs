@@ -220,3 +220,49 @@ fn half_a_pair(one: &str, other: &str) -> Fault {
 fn unusable(url: &StoreUrl, error: object_store::Error) -> Fault {
     Fault::new(codes::STORE_CREDENTIALS, format!("open `{url}`")).because(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_core::Secret;
+
+    fn try_open(url: &str, credentials: Credentials, variables: &[(&str, &str)]) -> Result<Cloud> {
+        let mut options = StoreOptions::new(url)?;
+        options.credentials = credentials;
+        open(&options, &|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn credentials_are_found_in_their_order() {
+        let given = Credentials {
+            access_key_id: Some(Secret::new("a".to_owned())),
+            secret_access_key: Some(Secret::new("b".to_owned())),
+            ..Credentials::default()
+        };
+        let keys = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_SESSION_TOKEN", "c")];
+        let hint = |opened: Result<Cloud>| opened.unwrap().credentials_hint;
+        assert_eq!(hint(try_open("s3://bucket", given, &[])), None);
+        assert_eq!(hint(try_open("s3://bucket", Credentials::default(), &keys)), None);
+        assert_eq!(hint(try_open("s3://bucket", Credentials::default(), &[])), Some(AWS_NO_KEYS));
+        assert_eq!(hint(try_open("gs://bucket?anonymous=true", Credentials::default(), &[])), None);
+        let azure = [("AZURE_STORAGE_ACCOUNT", "me"), ("AZURE_STORAGE_KEY", "YQ==")];
+        assert_eq!(hint(try_open("az://box", Credentials::default(), &azure)), None);
+        assert_eq!(hint(try_open("az://box?account=me", Credentials::default(), &[])), Some(AZURE_NO_KEYS));
+    }
+
+    #[test]
+    fn half_a_key_pair_is_refused_without_showing_it() {
+        let half = Credentials { secret_access_key: Some(Secret::new("canary".to_owned())), ..Credentials::default() };
+        let cases = [
+            try_open("s3://bucket", half, &[]),
+            try_open("s3://bucket", Credentials::default(), &[("AWS_ACCESS_KEY_ID", "canary")]),
+            try_open("s3://bucket?profile=absent", Credentials::default(), &[("AWS_ACCESS_KEY_ID", "canary")]),
+            try_open("az://box", Credentials::default(), &[("AZURE_STORAGE_KEY", "canary")]),
+        ];
+        for case in cases {
+            let fault = case.unwrap_err();
+            assert!(fault.is(codes::STORE_CREDENTIALS), "{fault:?}");
+            assert!(!format!("{fault:?}").contains("canary"), "{fault:?}");
+        }
+    }
+}

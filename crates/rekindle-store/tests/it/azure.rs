@@ -39,3 +39,28 @@ async fn a_wrong_key_is_denied_and_a_missing_container_is_an_error() {
     nameless.credentials.azure_key = Some(Secret::new("Y2FuYXJ5".to_owned()));
     assert!(open(&nameless).unwrap_err().is(codes::STORE_CREDENTIALS));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_never_shows_in_an_error() {
+    let server = Azurite::start();
+    let mut signed = options(&server, server.container());
+    signed.credentials.azure_key = None;
+    signed.credentials.azure_sas =
+        Some(Secret::new("sv=2021-08-06&ss=b&srt=sco&sp=rl&se=2020-01-01&sig=canary%3D".to_owned()));
+    let mut nobody = signed.clone();
+    let port = rekindle_testkit::port::Port::take();
+    nobody.url = format!("az://x?account=me&endpoint=http://127.0.0.1:{}/me", port.number()).parse().unwrap();
+    for (options, code) in [(signed, codes::STORE_DENIED), (nobody, codes::STORE_UNREACHABLE)] {
+        assert!(!format!("{options:?}").contains("canary"));
+        let store = open(&options).unwrap();
+        for fault in [
+            store.list("").await.unwrap_err(),
+            store.get(&key("a")).await.unwrap_err(),
+            store.put(&key("a"), bytes("x"), PutMode::IfAbsent).await.unwrap_err(),
+            store.delete(&key("a")).await.unwrap_err(),
+        ] {
+            assert!(fault.is(code), "{fault:?}");
+            assert!(!format!("{fault:?}").contains("canary"), "{fault:?}");
+        }
+    }
+}

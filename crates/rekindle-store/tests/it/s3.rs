@@ -117,7 +117,7 @@ async fn a_listing_of_several_pages_is_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_can_come_from_a_profile() {
+async fn a_profile_that_is_named_has_to_exist() {
     let server = S3::start(S3Options::default());
     let mut options = s3_options_at(&server, &format!("{}&profile=no-such-profile", server.endpoint()));
     options.credentials = Credentials::default();
