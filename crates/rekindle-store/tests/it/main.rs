@@ -5,6 +5,7 @@
 mod azure;
 mod gcs;
 mod local;
+mod local_fsync;
 mod memory;
 mod retrying;
 mod s3;
