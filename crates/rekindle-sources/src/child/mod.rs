@@ -25,7 +25,7 @@ pub use read::{ChildRead, Judge, output};
 /// How often a waiting thread looks at the cancel flag.
 const POLL_MILLIS: u64 = 100;
 /// How long a child may live on after it closed its output.
-const EXIT_MAX: Duration = Duration::from_secs(60);
+const EXIT_MAX: Duration = Duration::from_mins(1);
 /// How long we wait for the rest of the diagnostics after the child ended.
 const STDERR_MAX: Duration = Duration::from_secs(2);
 /// Bytes of diagnostics that are kept, from the end.

@@ -14,11 +14,11 @@ use super::url::{Host, ServerUrl, SslMode};
 /// What we are called in `pg_stat_activity`.
 pub(super) const APPLICATION: &str = "rekindle";
 /// Longest run of a query on the catalogues.
-const QUERY_MAX: Duration = Duration::from_secs(120);
+const QUERY_MAX: Duration = Duration::from_mins(2);
 
 /// A server, and the way in.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub(super) struct Server {
     pub url: ServerUrl,
     pub password: Option<Secret<String>>,
     pub connect_timeout: Duration,
@@ -45,10 +45,11 @@ impl Server {
             .dbname(database)
             .application_name(APPLICATION)
             .connect_timeout(self.connect_timeout)
-            .keepalives_idle(Duration::from_secs(60))
-            .ssl_mode(match self.url.ssl_mode {
-                SslMode::Disable => WireSslMode::Disable,
-                SslMode::Prefer => WireSslMode::Prefer,
+            .keepalives_idle(Duration::from_mins(1))
+            .ssl_mode(match (&self.url.host, self.url.ssl_mode) {
+                // As in libpq: nobody listens in on a Unix socket.
+                (Host::Socket(_), _) | (_, SslMode::Disable) => WireSslMode::Disable,
+                (_, SslMode::Prefer) => WireSslMode::Prefer,
                 _ => WireSslMode::Require,
             });
         if let Some(password) = &self.password {

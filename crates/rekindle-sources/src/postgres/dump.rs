@@ -93,7 +93,7 @@ pub(super) fn start(
     let meta = Meta::synthetic(EntryKind::File, plan.moment.at);
     let database = plan.database.clone();
     let role = options.url.user.clone();
-    let judge = Box::new(move |ended: &Ended| judge(ended, &database, &role));
+    let judge = Box::new(move |ended: &Ended| judge(ended, &format!("dump the database `{database}`"), &role));
     Ok(DumpRead {
         child: Box::new(ChildRead::start(spec, stop, meta, judge)?),
         archive: Some(Archive::new()),
@@ -105,9 +105,9 @@ pub(super) fn start(
 }
 
 /// The error of a `pg_dump` that ended badly.
-pub(super) fn judge(ended: &Ended, database: &str, role: &str) -> Fault {
+pub(super) fn judge(ended: &Ended, what: &str, role: &str) -> Fault {
     let said = ended.stderr.as_str();
-    let fault = |code| Fault::new(code, format!("dump the database `{database}`")).because(ended.describe());
+    let fault = |code| Fault::new(code, what).because(ended.describe());
     if let Some(remedy) = privilege::remedy(said, role) {
         return fault(codes::PG_PRIVILEGE).hint(remedy);
     }

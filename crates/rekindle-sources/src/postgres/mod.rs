@@ -37,7 +37,8 @@ use connect::{Server, Session};
 use details::{DETAILS_VERSION, DatabaseRecord, Details, GlobalsRecord, ServerRecord};
 use dump::DumpPlan;
 pub use options::{Databases, PostgresOptions};
-pub use programs::Programs;
+use programs::Programs;
+pub use restore::{Restored, RestoredDatabase};
 pub use url::{BadUrl, Host, ServerUrl, SslMode};
 
 use crate::child::Stop;

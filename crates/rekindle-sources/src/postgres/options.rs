@@ -59,9 +59,9 @@ impl PostgresOptions {
             exact_counts: false,
             globals: true,
             bin_dir: None,
-            lock_timeout: Duration::from_secs(300),
+            lock_timeout: Duration::from_mins(5),
             connect_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(30 * 60),
+            idle_timeout: Duration::from_mins(30),
             spool_dir: None,
         }
     }

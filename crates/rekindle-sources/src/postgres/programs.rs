@@ -26,24 +26,24 @@ const VERSION_BYTES_MAX: usize = 4096;
 
 /// A folder with client programs of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Programs {
-    pub directory: PathBuf,
+pub(super) struct Programs {
+    pub(super) directory: PathBuf,
     /// As in `15` of `15.18`.
-    pub major: u32,
+    pub(super) major: u32,
     /// As the program says it: `15.18 (Debian 15.18-0+deb12u1)`.
-    pub version: String,
+    pub(super) version: String,
 }
 
 impl Programs {
     /// The path of one of them.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 }
 
 /// The programs that fit best: of the server's major version, else the next newer one. `least` is
 /// the oldest major version that will do. Blocking.
-pub fn find(bin_dir: Option<&Path>, server: u32, least: u32, name: &str) -> Result<Programs> {
+pub(super) fn find(bin_dir: Option<&Path>, server: u32, least: u32, name: &str) -> Result<Programs> {
     let found = candidates(bin_dir, name);
     match choose(&found, server, least) {
         Some(programs) => Ok(programs.clone()),

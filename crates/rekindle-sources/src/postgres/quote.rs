@@ -1,31 +1,31 @@
 //! Names and texts inside SQL, connection strings and file names.
 
 /// A name as an SQL identifier.
-pub fn ident(name: &str) -> String {
+pub(super) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `schema.name` as SQL identifiers.
-pub fn qualified(schema: &str, name: &str) -> String {
+pub(super) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
 /// A text as an SQL literal, right whatever `standard_conforming_strings` says.
-pub fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }
 
 /// A connection string that names a database. A bare name would be taken for a whole connection
 /// string when it holds a `=` or starts like a URL.
-pub fn conninfo(database: &str) -> String {
+pub(super) fn conninfo(database: &str) -> String {
     let escaped = database.replace('\\', "\\\\").replace('\'', "\\'");
     format!("dbname='{escaped}'")
 }
 
 /// A database name as a file name: everything but `A-Z a-z 0-9 _ -` and inner dots is
 /// percent-encoded, so different names stay different and none is special.
-pub fn file_name(name: &str) -> String {
+pub(super) fn file_name(name: &str) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(name.len());
     for (at, byte) in name.bytes().enumerate() {
@@ -41,7 +41,7 @@ pub fn file_name(name: &str) -> String {
 }
 
 /// `base` with `suffix`, cut so that both fit into an identifier (63 bytes).
-pub fn with_suffix(base: &str, suffix: &str) -> String {
+pub(super) fn with_suffix(base: &str, suffix: &str) -> String {
     const IDENTIFIER_MAX: usize = 63;
     let mut end = base.len().min(IDENTIFIER_MAX.saturating_sub(suffix.len()));
     while !base.is_char_boundary(end) {

@@ -20,7 +20,7 @@ use crate::postgres::quote::conninfo;
 use crate::postgres::{blocking, catalog};
 
 /// Building an index may keep `pg_restore` from reading for long; only a dead one is that silent.
-const RESTORE_IDLE_MAX: Duration = Duration::from_secs(24 * 3600);
+const RESTORE_IDLE_MAX: Duration = Duration::from_hours(24);
 /// Share of free space that is left alone, in percent.
 const SPACE_RESERVE: u64 = 5;
 

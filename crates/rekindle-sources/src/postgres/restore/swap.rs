@@ -7,6 +7,7 @@
 //! connect again and again cannot get in between, and nothing like `ALLOW_CONNECTIONS false` has
 //! to be undone after a crash.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use rekindle_core::{Fault, Result, codes};
@@ -101,7 +102,7 @@ fn failed(error: tokio_postgres::Error) -> Fault {
 async fn attempt(admin: &Session, second: &Session, renames: &[(String, String)]) -> Result<(), tokio_postgres::Error> {
     let mut sql = "BEGIN; ".to_owned();
     for (from, to) in renames {
-        sql.push_str(&format!("ALTER DATABASE {} RENAME TO {}; ", ident(from), ident(to)));
+        let _ = write!(sql, "ALTER DATABASE {} RENAME TO {}; ", ident(from), ident(to));
     }
     sql.push_str("COMMIT");
     let renaming = admin.try_command(&sql);
@@ -116,12 +117,13 @@ async fn attempt(admin: &Session, second: &Session, renames: &[(String, String)]
             result = &mut renaming => Some(result),
             _ = &mut ending => None,
         };
-        let result = match result {
-            Some(result) => result,
-            None => tokio::select! {
+        let result = if let Some(result) = result {
+            result
+        } else {
+            tokio::select! {
                 result = &mut renaming => result,
                 () = tokio::time::sleep(POLL) => continue,
-            },
+            }
         };
         if result.is_err() {
             // Nothing was renamed; the transaction is only waiting to be closed.
