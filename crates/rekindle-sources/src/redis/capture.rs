@@ -72,10 +72,11 @@ impl RedisCapture {
 
     fn details(&self, rdb: RdbSummary) -> RedisDetails {
         let facts = &self.surroundings.facts;
-        let (server, server_version) = match (facts.sections.is_empty(), rdb.aux.get("redis-ver")) {
-            (true, Some(version)) => (rdb.magic.to_lowercase(), version.clone()),
-            _ => facts.server(),
-        };
+        let (server, server_version) =
+            match (facts.sections.is_empty(), rdb.aux.get("redis-ver").or_else(|| rdb.aux.get("valkey-ver"))) {
+                (true, Some(version)) => (rdb.magic.to_lowercase(), version.clone()),
+                _ => facts.server(),
+            };
         let said = |name: &str| facts.get(name).map(ToOwned::to_owned);
         RedisDetails {
             version: DETAILS_VERSION,

@@ -107,8 +107,13 @@ fn preflight(client: &mut Client, facts: &Facts, details: &RedisDetails, overwri
     if let Some(own) = accepted_version(client, facts)?
         && !payload::accepts(own, details.rdb.version)
     {
+        let reads = if own < details.rdb.version {
+            format!("it reads RDB versions up to {own}")
+        } else {
+            "it does not read the RDB versions 12 to 79, which are Redis' own".to_owned()
+        };
         let why = format!(
-            "it reads data up to RDB version {own}, the point was written by {} {} with version {}",
+            "{reads}; the point was written by {} {} in version {}",
             details.server, details.server_version, details.rdb.version
         );
         return Err(Fault::new(codes::REDIS_VERSION, format!("restore into Redis at {}", client.endpoint()))
