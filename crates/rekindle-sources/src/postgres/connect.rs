@@ -90,8 +90,8 @@ impl Server {
         let user = &self.url.user;
         let what = format!("connect to {} as `{user}`", self.url);
         let Some(code) = error.code().cloned() else {
-            let text = error.to_string();
-            if text.contains("password missing") {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            if cause.is_some_and(|cause| cause.contains("password missing")) {
                 return Fault::new(codes::PG_AUTH, what)
                     .because("the server asks for a password, and none is configured")
                     .hint("set `password` of the component, as `env:NAME` or `file:PATH`");

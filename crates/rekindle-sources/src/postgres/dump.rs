@@ -111,7 +111,9 @@ pub(super) fn judge(ended: &Ended, what: &str, role: &str) -> Fault {
     if let Some(remedy) = privilege::remedy(said, role) {
         return fault(codes::PG_PRIVILEGE).hint(remedy);
     }
-    if said.contains("lock timeout") || said.contains("could not obtain lock") {
+    // `pg_dump` makes `--lock-wait-timeout` a statement timeout around its `LOCK TABLE`.
+    let locked = said.contains("statement timeout") && said.contains("LOCK TABLE");
+    if locked || said.contains("lock timeout") || said.contains("could not obtain lock") {
         return fault(codes::PG_LOCKED).hint(privilege::LOCK_HINT);
     }
     if said.contains("server closed the connection")
