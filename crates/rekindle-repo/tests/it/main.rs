@@ -1,0 +1,8 @@
+//! Integration tests of the repository: one binary.
+
+mod restore;
+mod support;
+mod write;
+mod write_faults;
+mod write_restic;
+mod write_support;
