@@ -1,1 +1,27 @@
-fn main() {}
+//! `rekindle`: words on the terminal. The only place where adapters meet ports.
+
+mod args;
+mod cmd;
+mod discover;
+mod exit;
+mod human;
+mod logs;
+mod output;
+mod points;
+mod progress;
+mod session;
+mod signals;
+mod wire;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::code(run())
+}
+
+fn run() -> u8 {
+    match args::parse(std::env::args_os()) {
+        Ok(cli) => session::run(cli),
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,156 @@
+//! `backup`
+
+use std::sync::Arc;
+
+use clap::Args;
+use rekindle_core::{ComponentId, Fault, Result, codes};
+use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
+use rekindle_engine::{BackupOptions, BackupPlan, backup};
+use rekindle_sources::hook::ProcessHooks;
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::wire::components::{self, Wishes};
+use crate::{human, wire};
+
+/// Save the stack into one recovery point
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// Components to save; `full` or none: all of them
+    #[arg(value_name = "full|COMPONENT")]
+    components: Vec<String>,
+    /// Show the plan, capture nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Read every file, also those that look unchanged
+    #[arg(long)]
+    force: bool,
+}
+
+impl Backup {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let config = wire::config(session)?;
+        let wishes = Wishes { read_all: self.force, ..Wishes::default() };
+        let plan = BackupPlan::new(
+            config.stack.name.clone(),
+            wire::host(&config),
+            wire::hooks(&config.hooks),
+            components::all(&config, &wishes)?,
+            &wanted(&self.components)?,
+        )?;
+        if self.dry_run {
+            return Ok(plan_answer(&plan));
+        }
+        let given = wire::password_given(session)?;
+        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        let repository = Arc::new(wire::open(session, &place)?);
+        let options = BackupOptions { read_all: self.force, max_skew: config.stack.max_skew };
+        let (context, _scratch) = session.context()?;
+        let work = backup(plan, repository, Arc::new(ProcessHooks), &options, &context);
+        let report = session.runtime.block_on(work)?;
+        Ok(answer(&report))
+    }
+}
+
+/// The named components; `full` means all, which is an empty list.
+pub(super) fn wanted(words: &[String]) -> Result<Vec<ComponentId>> {
+    if words.iter().any(|word| word == "full") {
+        return match words.len() {
+            1 => Ok(Vec::new()),
+            _ => Err(Fault::new(codes::CLI_USAGE, "choose components: `full` means all of them")
+                .hint("name `full` alone, or the components without it")),
+        };
+    }
+    let parse = |word: &String| {
+        word.parse().map_err(|bad: rekindle_core::id::BadId| {
+            Fault::new(codes::ENGINE_NO_COMPONENT, "choose components")
+                .because(bad)
+                .hint("rekindle check-config lists them")
+        })
+    };
+    words.iter().map(parse).collect()
+}
+
+fn plan_answer(plan: &BackupPlan) -> Answer {
+    let view = plan.view();
+    let rows: Vec<Vec<String>> = view
+        .steps
+        .iter()
+        .map(|step| {
+            vec![step.stage.to_string(), step.component.to_string(), step.kind.to_string(), step.hooks.to_string()]
+        })
+        .collect();
+    let text = format!(
+        "would save the stack `{}` of {} into one point:\n\n{}\nComponents of one stage run at the same time. Nothing was captured.\n",
+        view.stack,
+        view.host,
+        human::table(&["STAGE", "COMPONENT", "KIND", "HOOKS"], &rows)
+    );
+    Answer::data(view, text)
+}
+
+fn answer(report: &BackupReport) -> Answer {
+    let rows: Vec<Vec<String>> = report.components.iter().map(row).collect();
+    let table = human::table(&["COMPONENT", "KIND", "STATE", "ENTRIES", "SIZE", "UNCHANGED", "NEW", "TIME"], &rows);
+    let elapsed = report.finished.duration_since(report.started).as_millis();
+    let mut text = format!(
+        "point {} of `{}`: {}, {} until a restore proves it; {}, skew {}\n\n{table}",
+        report.point.short(),
+        report.stack,
+        report.state.as_str(),
+        report.trust,
+        human::millis(u64::try_from(elapsed).unwrap_or(0)),
+        human::millis(report.skew_ms),
+    );
+    if report.skew_exceeded {
+        text.push_str("\nThe skew is over the configured `max-skew`.\n");
+    }
+    for component in &report.components {
+        for (class, count) in &component.notes.counts {
+            text.push_str(&format!("{}: {count} {}\n", component.component, class.as_str()));
+        }
+    }
+    let problems = report.components.iter().filter_map(|one| Some((one.component.as_str(), one.problem.as_ref()?)));
+    let others = report.problems.iter().map(|problem| ("run", problem));
+    for (scope, problem) in problems.chain(others) {
+        text.push_str(&problem_text(scope, problem));
+    }
+    let exit = report.exit_code();
+    let answer = Answer::words(report, text).exit(exit);
+    match exit {
+        3 => answer.with_fault(partial(report)),
+        _ => answer,
+    }
+}
+
+fn partial(report: &BackupReport) -> Fault {
+    let missing: Vec<&str> =
+        report.components.iter().filter(|one| one.state == "missing").map(|one| one.component.as_str()).collect();
+    let why = if missing.is_empty() {
+        "files could not be read".to_owned()
+    } else {
+        format!("missing: {}", missing.join(", "))
+    };
+    Fault::new(codes::ENGINE_PARTIAL, format!("save all of the stack in point {}", report.point.short()))
+        .because(why)
+        .hint(format!("rekindle show {}", report.point.short()))
+}
+
+/// An error inside a report, as text.
+pub(super) fn problem_text(scope: &str, problem: &Problem) -> String {
+    let hint = problem.hint.as_ref().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
+    format!("\n{scope}: error[{}]: {}\n{hint}", problem.code, problem.message)
+}
+
+fn row(one: &ComponentReport) -> Vec<String> {
+    vec![
+        one.component.to_string(),
+        one.kind.to_string(),
+        one.state.to_owned(),
+        one.entries.to_string(),
+        human::bytes(one.bytes),
+        human::bytes(one.unchanged_bytes),
+        human::bytes(one.stored_bytes),
+        human::millis(one.elapsed_ms),
+    ]
+}

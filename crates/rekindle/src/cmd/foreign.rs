@@ -1,0 +1,80 @@
+//! Restoring a snapshot that restic or rustic made: files into a new directory.
+
+use std::path::{Path, PathBuf};
+
+use rekindle_core::port::{Materialize, PartReader as _, RunContext};
+use rekindle_core::{Fault, Result, codes};
+use rekindle_repo::Repo;
+use rekindle_repo::points::{self, NamedSnapshot};
+use serde_json::json;
+
+use crate::human;
+use crate::output::Answer;
+
+/// Fewest digits that choose a snapshot, as for points.
+const PREFIX_DIGITS_MIN: usize = 4;
+
+/// The only snapshot of another program whose id begins so.
+pub(super) fn find(repository: &Repo, word: &str) -> Result<Option<NamedSnapshot>> {
+    if word.len() < PREFIX_DIGITS_MIN || !word.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(None);
+    }
+    let wanted = word.to_ascii_lowercase();
+    let mut found = points::foreign_snapshots(repository)?.into_iter().filter(|one| one.id.hex().starts_with(&wanted));
+    Ok(found.next().filter(|_| found.next().is_none()))
+}
+
+/// Writes all of it into a directory that is new or empty.
+pub(super) fn restore(
+    repository: &Repo,
+    snapshot: &NamedSnapshot,
+    to: Option<&PathBuf>,
+    context: &RunContext,
+) -> Result<Answer> {
+    let short = &snapshot.id.hex()[..8];
+    let what = || format!("restore the snapshot {short} of another program");
+    let Some(to) = to else {
+        return Err(Fault::new(codes::CLI_USAGE, what())
+            .because("it is no recovery point, so only a directory can be its target")
+            .hint(format!("rekindle restore {short} --to DIRECTORY")));
+    };
+    empty(to)?;
+    let part = points::open_foreign(&repository.reader()?, snapshot, None)?;
+    let written = part.materialize(&Materialize::all(to), context)?;
+    let mut text = format!(
+        "snapshot {short} restored to {}: {} entries, {}\n",
+        to.display(),
+        written.entries,
+        human::bytes(written.bytes)
+    );
+    for lost in &written.lost {
+        text.push_str(&format!("  LOST {}: {}\n", lost.path, lost.why));
+    }
+    for problem in &written.attribute_problems {
+        text.push_str(&format!("  warning: {}: {}\n", problem.path, problem.why));
+    }
+    let answer = Answer::words(json!({"snapshot": snapshot.id.hex(), "to": to, "report": written}), text);
+    if written.lost.is_empty() {
+        return Ok(answer);
+    }
+    let fault = Fault::new(codes::REPO_RESTORE_INCOMPLETE, what())
+        .because(format!("{} entries are lost", written.lost.len()))
+        .hint("rekindle verify --read-data");
+    Ok(answer.exit(fault.exit_code()).with_fault(fault))
+}
+
+/// Makes the directory; one that holds something is refused.
+fn empty(to: &Path) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Fault::new(codes::REPO_TARGET_IO, format!("make {}", to.display()))
+            .because(error)
+            .hint("choose another directory with --to")
+    };
+    std::fs::create_dir_all(to).map_err(failed)?;
+    if std::fs::read_dir(to).map_err(failed)?.next().is_some() {
+        return Err(Fault::new(codes::FILES_TARGET_NOT_EMPTY, format!("restore into {}", to.display()))
+            .because("it is not empty")
+            .hint("choose another directory with --to"));
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! `forget`
+
+use clap::Args;
+use jiff::tz::TimeZone;
+use rekindle_core::retention::Decision;
+use rekindle_core::{Fault, PointId, Result, codes};
+use rekindle_engine::retain::{decide, guard_explicit};
+use rekindle_repo::points::{self, PointsView};
+use rekindle_repo::{Repo, admin};
+use serde_json::json;
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::{human, wire};
+
+/// Remove recovery points that [retention] does not keep, or named ones
+///
+/// The newest complete point of a stack always stays. The data of removed points stays until `rekindle prune`.
+#[derive(Debug, Args)]
+pub(crate) struct Forget {
+    /// Points to remove, by the beginnings of their ids; none: what [retention] does not keep
+    points: Vec<String>,
+    /// Show what would be removed and why, remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Forget {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        if self.points.is_empty() {
+            return self.by_policy(session);
+        }
+        let repository = wire::open(session, &wire::place(session)?)?;
+        let view = complete_view(&repository)?;
+        let find = |word: &String| points::resolve(&view, word).map(|point| point.id().clone());
+        let wanted = self.points.iter().map(find).collect::<Result<Vec<PointId>>>()?;
+        guard_explicit(&view.points, &wanted)?;
+        if !self.dry_run {
+            admin::forget(&repository, &wanted, &wire::actor(wire::host_name()))?;
+        }
+        let verb = if self.dry_run { "would remove" } else { "removed" };
+        let text: String = wanted.iter().map(|id| format!("{verb} {}\n", id.short())).collect();
+        let result = json!({"dry_run": self.dry_run, "removed": wanted});
+        Ok(Answer::words(result, text))
+    }
+
+    fn by_policy(&self, session: &Session) -> Result<Answer, Faults> {
+        let config = wire::config(session)?;
+        let Some(policy) = &config.retention else {
+            return Err(Fault::new(codes::CONFIG_VALUE, "apply the retention: the configuration has no [retention]")
+                .hint("add [retention] with rules such as `keep-daily = 30`, or name the points to remove")
+                .into());
+        };
+        let given = wire::password_given(session)?;
+        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        let repository = wire::open(session, &place)?;
+        let view = complete_view(&repository)?;
+        let host = wire::host(&config);
+        let decisions = decide(policy, &view.points, &config.stack.name, &host, session.now(), &TimeZone::system())?;
+        let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
+        guard_explicit(&view.points, &removed)?;
+        if !self.dry_run {
+            admin::forget(&repository, &removed, &wire::actor(host))?;
+        }
+        Ok(answer(&decisions, &removed, self.dry_run))
+    }
+}
+
+/// Every point; one that cannot be read stops retention, since nobody knows what it is worth.
+fn complete_view(repository: &Repo) -> Result<PointsView> {
+    let view = points::view(repository)?;
+    match view.unreadable.first() {
+        None => Ok(view),
+        Some(bad) => {
+            Err(Fault::new(codes::ENGINE_KEEP, format!("remove points: point {} cannot be read", bad.id.short()))
+                .because(bad.fault.chain())
+                .hint("rekindle verify; nothing was removed"))
+        }
+    }
+}
+
+fn answer(decisions: &[Decision], removed: &[PointId], dry_run: bool) -> Answer {
+    let rows: Vec<Vec<String>> = decisions
+        .iter()
+        .map(|one| {
+            let word = match (one.keep, dry_run) {
+                (true, _) => "keep",
+                (false, true) => "would remove",
+                (false, false) => "removed",
+            };
+            vec![one.point.short().to_owned(), human::time(one.time), word.to_owned(), one.reasons.join("; ")]
+        })
+        .collect();
+    let mut text = human::table(&["POINT", "TIME", "DECISION", "WHY"], &rows);
+    if !removed.is_empty() && !dry_run {
+        text.push_str("\nTheir data stays until `rekindle prune`.\n");
+    }
+    Answer::words(json!({"dry_run": dry_run, "decisions": decisions, "removed": removed}), text)
+}

@@ -1,0 +1,196 @@
+//! `init`
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use rekindle_config::{Draft, DraftComponent, SecretRef};
+use rekindle_core::{Fault, Result, Secret, codes};
+use rekindle_repo::admin::{self, KeyLabel};
+use rekindle_repo::{Repo, RepoOptions};
+use rekindle_store::StoreOptions;
+use serde_json::json;
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::{discover, wire};
+
+/// Random bytes in a generated password: as strong as the repository's own key.
+const PASSWORD_BYTES: usize = 32;
+
+/// Write a configuration by looking at what runs here, and create the repository
+///
+/// Needs --repo URL. Without a password option, a strong password is made and kept in a file of
+/// mode 0600 beside the configuration. Nothing that exists is written over.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Name of the stack [default: name of the current directory]
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+    /// Directory or file to save, may be given several times
+    #[arg(long, value_name = "PATH")]
+    files: Vec<PathBuf>,
+}
+
+/// Where the password is, and how the configuration refers to it.
+struct Password {
+    reference: SecretRef,
+    written: Option<PathBuf>,
+}
+
+impl Init {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let file = session.global.config.clone().unwrap_or_else(|| PathBuf::from("rekindle.toml"));
+        let file = std::path::absolute(&file).map_err(|error| unwritable(&file, error))?;
+        if file.exists() {
+            return Err(Fault::new(codes::CONFIG_EXISTS, format!("write {}", file.display()))
+                .hint("rekindle check-config; or name another file with --config FILE")
+                .into());
+        }
+        let Some(url) = &session.global.repo else {
+            return Err(Fault::new(codes::CLI_USAGE, "create a repository: `--repo` is missing")
+                .hint("rekindle init --repo file:///backups/repo, or s3://bucket/prefix; best on another host")
+                .into());
+        };
+        let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut draft = self.draft(url, &directory)?;
+        // Checked before anything is made: a half set-up is worse than none.
+        "file:/x".clone_into(&mut draft.password);
+        rekindle_config::parse(&file, &draft.to_toml())?;
+        let options = StoreOptions { create_root: true, ..StoreOptions::new(url)? };
+        let password = password(session, &directory)?;
+        draft.password = password.reference.to_config();
+        let existed = create(session, &options, &password.reference.resolve()?)?;
+        write_new(&file, &draft.to_toml())?;
+        Ok(answer(&file, url, &password, &draft, existed))
+    }
+
+    fn draft(&self, url: &str, directory: &Path) -> Result<Draft> {
+        let mut components = discover::look(Path::new("."));
+        if !self.files.is_empty() {
+            let mut paths = Vec::new();
+            for path in &self.files {
+                let path = path.canonicalize().map_err(|error| {
+                    Fault::new(codes::CLI_USAGE, format!("find {}", path.display()))
+                        .because(error)
+                        .hint("name a file or directory that exists")
+                })?;
+                let Some(text) = path.to_str() else {
+                    let what = format!("write {} into the configuration: not UTF-8", path.display());
+                    return Err(Fault::new(codes::CLI_USAGE, what).hint("name the directory above it"));
+                };
+                paths.push(text.to_owned());
+            }
+            let found = "Named at `rekindle init`.".to_owned();
+            components.push(DraftComponent::Files { id: "files".to_owned(), paths, found });
+        }
+        if components.is_empty() {
+            return Err(Fault::new(codes::CLI_USAGE, "find something to save: no PostgreSQL or Redis answers here")
+                .hint(
+                    "rekindle init --repo URL --files /path; other servers can be added to the configuration later",
+                ));
+        }
+        Ok(Draft {
+            stack: self.stack.clone().unwrap_or_else(|| stack_name(directory)),
+            repository_url: url.to_owned(),
+            password: String::new(),
+            components,
+        })
+    }
+}
+
+/// The directory's name, as far as it is usable as a name.
+fn stack_name(directory: &Path) -> String {
+    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let usable: String = name
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' })
+        .take(63)
+        .collect();
+    let usable = usable.trim_start_matches(['.', '-', '_']);
+    if usable.is_empty() { "stack".to_owned() } else { usable.to_owned() }
+}
+
+fn password(session: &Session, directory: &Path) -> Result<Password> {
+    if let Some(reference) = wire::password_given(session)? {
+        return Ok(Password { reference, written: None });
+    }
+    let file = directory.join("repository-key");
+    // One that is left from an interrupted `init` may be the key of the repository: kept.
+    if !file.exists() {
+        let mut bytes = [0_u8; PASSWORD_BYTES];
+        OsRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| Fault::new(codes::RUN_BUG, "get random bytes from the system").because(error))?;
+        write_new(&file, &(rekindle_core::proof::hex(&bytes) + "\n"))?;
+    }
+    Ok(Password { reference: SecretRef::file(&file), written: Some(file) })
+}
+
+/// Creates the repository; one that is there and opens with this password is taken as it is.
+fn create(session: &Session, options: &StoreOptions, password: &Secret<String>) -> Result<bool> {
+    let store = rekindle_store::open(options)?;
+    let handle = session.runtime.handle().clone();
+    let label = KeyLabel { host: wire::host_name(), user: wire::user_name(), created: session.now() };
+    let made = admin::init(store.clone(), handle.clone(), password, &label, RepoOptions::default());
+    match made {
+        Ok(_) => Ok(false),
+        Err(fault) if fault.is(codes::REPO_EXISTS) => {
+            // Whatever keeps it from opening, the first error says what matters.
+            Repo::open(store, handle, password, RepoOptions::default()).map(|_| true).map_err(|_| fault)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+fn unwritable(file: &Path, error: std::io::Error) -> Fault {
+    Fault::new(codes::CLI_OUTPUT, format!("write {}", file.display()))
+        .because(error)
+        .hint("choose a directory that exists and may be written")
+}
+
+/// Writes a file of mode 0600 that must not exist, durably.
+fn write_new(file: &Path, text: &str) -> Result<()> {
+    let write = || {
+        let mut new = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        match file.parent() {
+            Some(parent) => std::fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Fault::new(codes::CONFIG_EXISTS, format!("write {}", file.display()))
+            .hint("move it away yourself if it is not needed"),
+        _ => unwritable(file, error),
+    })
+}
+
+fn answer(file: &Path, url: &str, password: &Password, draft: &Draft, existed: bool) -> Answer {
+    let mut text = format!("configuration  {}\n", file.display());
+    let state = if existed { "was there already, and this password opens it" } else { "created" };
+    text.push_str(&format!("repository     {url} ({state})\n"));
+    if let Some(written) = &password.written {
+        text.push_str(&format!(
+            "password       {}\n\nWithout this password nothing can be restored. Keep a copy of it off this host.\n",
+            written.display()
+        ));
+    }
+    text.push_str("\nNext:\n  1. look at the configuration; set users and passwords\n  2. rekindle doctor\n  3. rekindle backup\n");
+    if url.starts_with("file:") || url.starts_with('/') {
+        text.push_str("\nA repository on the same disk is lost together with the data: a copy elsewhere is needed.\n");
+    }
+    let result = json!({
+        "config": file,
+        "repository": url,
+        "repository_existed": existed,
+        "password_file": password.written,
+        "components": draft.components.len(),
+    });
+    Answer::words(result, text)
+}

@@ -1,0 +1,45 @@
+//! `list`
+
+use clap::Args;
+use rekindle_core::point::RecoveryPoint;
+use rekindle_repo::points;
+use serde_json::json;
+
+use crate::output::Answer;
+use crate::points as describe;
+use crate::session::{Faults, Session};
+use crate::wire;
+
+/// List recovery points, newest last
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only points of this stack
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+    /// Only points of this host
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Only the newest N points
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+impl List {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let repository = wire::open(session, &wire::place(session)?)?;
+        let view = points::view(&repository)?;
+        let foreign = points::foreign_snapshots(&repository)?.len();
+        let all = &view.points;
+        let wanted = |wish: &Option<String>, is: &str| wish.as_deref().is_none_or(|wish| wish == is);
+        let mut chosen: Vec<&RecoveryPoint> = all
+            .iter()
+            .filter(|point| wanted(&self.stack, &point.manifest().stack))
+            .filter(|point| wanted(&self.host, &point.manifest().host))
+            .collect();
+        let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
+        chosen.drain(..surplus);
+        let list: Vec<_> = chosen.iter().map(|point| points::summary(point)).collect();
+        let text = if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { points::table(&chosen) };
+        Ok(Answer::data(json!({"points": list}), text))
+    }
+}

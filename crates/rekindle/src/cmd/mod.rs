@@ -1,0 +1,104 @@
+//! The commands, one file each.
+
+mod backup;
+mod cat;
+mod check_config;
+mod completions;
+mod doctor;
+mod foreign;
+mod forget;
+mod init;
+mod key;
+mod list;
+mod ls;
+mod man;
+mod prune;
+mod restore;
+mod show;
+mod status;
+mod verify;
+mod version;
+
+use clap::Subcommand;
+
+use crate::output::{Answer, Outcome};
+use crate::session::{Faults, Session};
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Init(init::Init),
+    CheckConfig(check_config::CheckConfig),
+    Backup(backup::Backup),
+    List(list::List),
+    Show(show::Show),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    Verify(verify::Verify),
+    Restore(restore::Restore),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    Key(key::Key),
+    Forget(forget::Forget),
+    Prune(prune::Prune),
+    Completions(completions::Completions),
+    Man(man::Man),
+    Version(version::Version),
+}
+
+impl Command {
+    /// The word on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "init",
+            Self::CheckConfig(_) => "check-config",
+            Self::Backup(_) => "backup",
+            Self::List(_) => "list",
+            Self::Show(_) => "show",
+            Self::Ls(_) => "ls",
+            Self::Cat(_) => "cat",
+            Self::Verify(_) => "verify",
+            Self::Restore(_) => "restore",
+            Self::Status(_) => "status",
+            Self::Doctor(_) => "doctor",
+            Self::Key(_) => "key",
+            Self::Forget(_) => "forget",
+            Self::Prune(_) => "prune",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+            Self::Version(_) => "version",
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn run(self, session: &Session) -> Outcome {
+        let answer: Result<Answer, Faults> = match self {
+            Self::Init(command) => command.run(session),
+            Self::CheckConfig(command) => command.run(session),
+            Self::Backup(command) => command.run(session),
+            Self::List(command) => command.run(session),
+            Self::Show(command) => command.run(session),
+            Self::Ls(command) => command.run(session),
+            Self::Cat(command) => {
+                return match command.run(session) {
+                    Ok(()) => Outcome::Streamed,
+                    Err(Faults(faults)) => Outcome::Failed(faults),
+                };
+            }
+            Self::Restore(command) => command.run(session),
+            Self::Status(command) => command.run(session),
+            Self::Doctor(command) => command.run(session),
+            Self::Key(command) => command.run(session),
+            Self::Prune(command) => command.run(session),
+            Self::Forget(command) => command.run(session),
+            Self::Verify(command) => command.run(session),
+            Self::Completions(command) => command.run().map_err(Faults::from),
+            Self::Man(command) => command.run().map_err(Faults::from),
+            Self::Version(command) => Ok(command.run()),
+        };
+        match answer {
+            Ok(answer) => Outcome::Answered(answer),
+            Err(Faults(faults)) => Outcome::Failed(faults),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `restore`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use rekindle_config::{Config, SecretRef};
+use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::point::RecoveryPoint;
+use rekindle_core::port::{Component, Level, RestoreRequest, Target};
+use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
+use rekindle_engine::restore::{ItemReport, RestoreItem, RestorePlan, RestoreSummary, restore};
+use rekindle_engine::{BackupPlan, HookSet};
+use rekindle_sources::hook::ProcessHooks;
+
+use super::backup::wanted;
+use super::foreign;
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::wire::components::{self, Server, Wishes};
+use crate::{human, wire};
+
+/// Workers of pg_restore when nothing is said: one per core of a small host.
+const JOBS: usize = 2;
+
+/// Bring components of a recovery point back and check them
+///
+/// Without --in-place or --live everything goes to a new place: a new directory, a new database. In place, a safety
+/// point is taken first and the old state is kept. Needs no configuration with --repo and a password.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// Beginning of the point's id, or `latest`
+    point: String,
+    /// Components to restore; `full` or none: all of the point
+    #[arg(value_name = "full|COMPONENT")]
+    components: Vec<String>,
+    /// New place: a directory, or a database name; with several components, a directory for files and Redis
+    #[arg(long, value_name = "PLACE", conflicts_with_all = ["in_place", "live"])]
+    to: Option<PathBuf>,
+    /// Restore to the configured place; the old state is kept beside it
+    #[arg(long, conflicts_with = "live")]
+    in_place: bool,
+    /// Remove the old state once the new one is checked
+    #[arg(long, requires = "in_place")]
+    discard_old: bool,
+    /// Take no safety point before a restore in place
+    #[arg(long, requires = "in_place")]
+    no_safety_point: bool,
+    /// Restore key by key into a running server (Redis)
+    #[arg(long)]
+    live: bool,
+    /// Only this path, or this database; may be given several times
+    #[arg(long, value_name = "NAME")]
+    select: Vec<String>,
+    /// Go on although the target holds data
+    #[arg(long)]
+    overwrite: bool,
+    /// Parallel workers of pg_restore
+    #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    jobs: usize,
+    /// Other server than the configured one, without a password
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// File with the password for --server
+    #[arg(long, value_name = "FILE", requires = "server")]
+    server_password_file: Option<PathBuf>,
+    /// Show the plan, restore nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Restore {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        // A repository given by hand may stand for a stack that is not configured here.
+        let config = match wire::config(session) {
+            Ok(config) => Some(config),
+            Err(faults)
+                if session.global.repo.is_some() && faults.0.iter().all(|fault| fault.is(codes::CONFIG_ABSENT)) =>
+            {
+                None
+            }
+            Err(faults) => return Err(faults),
+        };
+        let repository = Arc::new(wire::open(session, &wire::place(session)?)?);
+        let point = match wire::point(&repository, &self.point) {
+            Err(fault) if fault.is(codes::REPO_NO_POINT) && !self.dry_run => {
+                let Some(snapshot) = foreign::find(&repository, &self.point)? else { return Err(fault.into()) };
+                let (context, _scratch) = session.context()?;
+                return foreign::restore(&repository, &snapshot, self.to.as_ref(), &context).map_err(Faults::from);
+            }
+            found => found?,
+        };
+        let plan = self.plan(&point, config.as_ref())?;
+        if self.dry_run {
+            let view = plan.view(&*repository)?;
+            let rows: Vec<Vec<String>> = view.items.iter().map(plan_row).collect();
+            let safety = if view.safety_point { "A safety point is taken first. " } else { "" };
+            let text = format!(
+                "would restore point {}:\n\n{}\n{safety}Nothing was restored.\n",
+                view.point.short(),
+                human::table(&["COMPONENT", "KIND", "TARGET", "ENTRIES", "SIZE", "CAPTURED"], &rows)
+            );
+            return Ok(Answer::data(view, text));
+        }
+        let (context, _scratch) = session.context()?;
+        let work = restore(plan, repository, Arc::new(ProcessHooks), &context);
+        Ok(answer(&session.runtime.block_on(work)?))
+    }
+
+    fn plan(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<RestorePlan> {
+        let records = self.records(point)?;
+        let server = self
+            .server
+            .clone()
+            .map(|url| Server { url, password: self.server_password_file.as_deref().map(SecretRef::file) });
+        let wishes = Wishes { server, ..Wishes::default() };
+        let mut items = Vec::new();
+        for record in &records {
+            let component = self.component(record, config, &wishes)?;
+            let request = RestoreRequest {
+                point: point.id().clone(),
+                target: self.target(record, records.len())?,
+                select: self.select.clone(),
+                overwrite: self.overwrite,
+                jobs: self.jobs,
+                server: None,
+            };
+            items.push(RestoreItem { component, request });
+        }
+        RestorePlan::new(point.id().clone(), items, self.safety(config, &records)?)
+    }
+
+    /// The chosen components of the point.
+    fn records<'a>(&self, point: &'a RecoveryPoint) -> Result<Vec<&'a ComponentRecord>> {
+        let manifest = point.manifest();
+        let ids = wanted(&self.components)?;
+        if ids.is_empty() {
+            return Ok(manifest.components.iter().collect());
+        }
+        let find = |id: &ComponentId| {
+            manifest.component(id).ok_or_else(|| {
+                let names: Vec<&str> = manifest.components.iter().map(|one| one.id.as_str()).collect();
+                let what = format!("find `{id}` in point {}", point.id().short());
+                Fault::new(codes::ENGINE_NO_COMPONENT, what).hint(format!("it holds: {}", names.join(", ")))
+            })
+        };
+        ids.iter().map(find).collect()
+    }
+
+    fn component(
+        &self,
+        record: &ComponentRecord,
+        config: Option<&Config>,
+        wishes: &Wishes,
+    ) -> Result<Arc<dyn Component>> {
+        let configured = config.and_then(|config| config.components.iter().find(|one| one.id == record.id));
+        match configured {
+            Some(one) if one.kind() == record.kind => components::of_config(one, &[], wishes),
+            Some(one) => {
+                let what = format!(
+                    "restore `{}`: the point holds {}, the configuration says {}",
+                    record.id,
+                    record.kind,
+                    one.kind()
+                );
+                Err(Fault::new(codes::ENGINE_TARGET, what).hint("use another configuration with --config FILE"))
+            }
+            None if self.in_place => {
+                let what = format!("restore `{}` in place: it is not configured here", record.id);
+                Err(Fault::new(codes::ENGINE_TARGET, what)
+                    .hint("restore to a new place with --to PLACE, or add the component to the configuration"))
+            }
+            None => components::of_record(record, wishes),
+        }
+    }
+
+    fn target(&self, record: &ComponentRecord, count: usize) -> Result<Target> {
+        if self.in_place {
+            return Ok(Target::InPlace { discard_old: self.discard_old });
+        }
+        if self.live {
+            return Ok(Target::Live);
+        }
+        let Some(place) = &self.to else { return Ok(Target::New(None)) };
+        let named = match (count, record.kind) {
+            (1, _) => place.clone(),
+            // A directory says nothing about the name of a database: the usual new name.
+            (_, ComponentKind::Postgres) => return Ok(Target::New(None)),
+            _ => place.join(record.id.as_str()),
+        };
+        match named.to_str() {
+            Some(text) => Ok(Target::New(Some(text.to_owned()))),
+            None => Err(Fault::new(codes::CLI_USAGE, format!("restore to {}: the name is not UTF-8", named.display()))
+                .hint("choose another name")),
+        }
+    }
+
+    /// The backup that is taken before anything is written over.
+    fn safety(&self, config: Option<&Config>, records: &[&ComponentRecord]) -> Result<Option<BackupPlan>> {
+        let Some(config) = config.filter(|_| self.in_place && !self.no_safety_point) else {
+            return Ok(None);
+        };
+        let ids: Vec<ComponentId> = records.iter().map(|record| record.id.clone()).collect();
+        BackupPlan::new(
+            config.stack.name.clone(),
+            wire::host(config),
+            HookSet::default(),
+            components::all(config, &Wishes::default())?,
+            &ids,
+        )
+        .map(Some)
+    }
+}
+
+fn plan_row(item: &rekindle_engine::restore::RestoreItemView) -> Vec<String> {
+    let target = match &item.target {
+        Target::New(Some(name)) => format!("new: {name}"),
+        Target::New(None) => "new".to_owned(),
+        Target::InPlace { discard_old: false } => "in place, old state kept".to_owned(),
+        Target::InPlace { discard_old: true } => "in place, old state discarded".to_owned(),
+        Target::Live => "running server".to_owned(),
+    };
+    vec![
+        item.component.to_string(),
+        item.kind.to_string(),
+        target,
+        item.entries.to_string(),
+        human::bytes(item.bytes),
+        human::time(item.captured_at),
+    ]
+}
+
+fn answer(summary: &RestoreSummary) -> Answer {
+    let mut text = format!("point {}, {}\n", summary.point.short(), human::millis(summary.elapsed_ms));
+    if let Some(point) = &summary.safety_point {
+        text.push_str(&format!("safety point {} holds the state before\n", point.short()));
+    }
+    for item in &summary.items {
+        text.push_str(&item_text(item));
+    }
+    let exit = summary.exit_code();
+    let answer = Answer::words(summary, text).exit(exit);
+    match summary.items.iter().find_map(fault) {
+        Some(fault) if exit != 0 => answer.with_fault(fault),
+        _ => answer,
+    }
+}
+
+/// The error of an item that is not whole; its text is the engine's.
+fn fault(item: &ItemReport) -> Option<Fault> {
+    let what = format!("restore `{}`", item.component);
+    if let Some(problem) = &item.problem {
+        let code = codes::all().find(|code| code.id == problem.code).unwrap_or(codes::RUN_BUG);
+        let fault = Fault::new(code, what).because(problem.message.clone());
+        return Some(match &problem.hint {
+            Some(hint) => fault.hint(hint.clone()),
+            None => fault,
+        });
+    }
+    let lost = item.report.as_ref().map_or(0, |report| report.lost.len());
+    match item.state {
+        "incomplete" => {
+            Some(Fault::new(codes::REPO_RESTORE_INCOMPLETE, what).because(format!("{lost} entries are lost")))
+        }
+        "wrong" => {
+            Some(Fault::new(codes::ENGINE_VERIFY, what).because("what was restored is not what the point holds"))
+        }
+        _ => None,
+    }
+}
+
+fn item_text(item: &ItemReport) -> String {
+    let mut text =
+        format!("\n{} ({}): {}, {}\n", item.component, item.kind, item.state, human::millis(item.elapsed_ms));
+    if let Some(report) = &item.report {
+        text.push_str(&format!("  {}: {} entries, {}\n", report.place, report.entries, human::bytes(report.bytes)));
+        if let Some(old) = &report.kept_old {
+            text.push_str(&format!("  the old state is kept: {old}\n"));
+        }
+        for lost in &report.lost {
+            text.push_str(&format!("  LOST {}: {}\n", lost.path, lost.why));
+        }
+        for warning in &report.warnings {
+            text.push_str(&format!("  warning: {warning}\n"));
+        }
+    }
+    for finding in &item.findings {
+        let mark = match finding.level {
+            Level::Good => "checked",
+            Level::Warning => "warning",
+            Level::Bad => "BAD",
+        };
+        text.push_str(&format!("  {mark}: {}\n", finding.text));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("    {remedy}\n"));
+        }
+    }
+    text
+}

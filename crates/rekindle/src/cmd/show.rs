@@ -1,0 +1,93 @@
+//! `show`
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::point::RecoveryPoint;
+use serde_json::json;
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::{human, points, wire};
+
+/// Notes of one component that are shown in the text; `--json` has all of them.
+const NOTES_SHOWN_MAX: usize = 10;
+
+/// Show what a recovery point holds and what is missing from it
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Beginning of the point's id, or `latest`
+    #[arg(default_value = "latest")]
+    point: String,
+}
+
+impl Show {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let repository = wire::open(session, &wire::place(session)?)?;
+        let point = wire::point(&repository, &self.point)?;
+        let result = json!({
+            "id": point.id(),
+            "time": point.time(),
+            "trust": points::TRUST,
+            "manifest": point.manifest(),
+        });
+        Ok(Answer::data(result, text(&point)))
+    }
+}
+
+fn text(point: &RecoveryPoint) -> String {
+    let manifest = point.manifest();
+    let mut text = format!(
+        "point     {}\ntime      {}\nstack     {} on {}\nstate     {}, {}\nskew      {}\nwritten   {} by {}\n\n",
+        point.id(),
+        human::time(point.time()),
+        manifest.stack,
+        manifest.host,
+        manifest.state.as_str(),
+        points::TRUST,
+        human::millis(manifest.skew_ms),
+        human::time(manifest.finished),
+        manifest.tool,
+    );
+    let rows: Vec<Vec<String>> = manifest.components.iter().map(row).collect();
+    text.push_str(&human::table(&["COMPONENT", "KIND", "CAPTURED", "ENTRIES", "SIZE", "UNCHANGED", "NEW"], &rows));
+    // Writing into a `String` cannot fail.
+    for missing in &manifest.missing {
+        let _ = writeln!(text, "\nmissing: {} ({}): [{}] {}", missing.id, missing.kind, missing.code, missing.error);
+        if let Some(hint) = &missing.hint {
+            let _ = writeln!(text, "  hint: {hint}");
+        }
+    }
+    for component in &manifest.components {
+        notes(component, &mut text);
+    }
+    text
+}
+
+fn row(record: &ComponentRecord) -> Vec<String> {
+    vec![
+        record.id.to_string(),
+        record.kind.to_string(),
+        human::time(record.captured_at),
+        record.tally.entries.to_string(),
+        human::bytes(record.tally.bytes),
+        human::bytes(record.tally.unchanged_bytes),
+        human::bytes(record.stored_bytes),
+    ]
+}
+
+fn notes(record: &ComponentRecord, text: &mut String) {
+    if record.notes.counts.is_empty() {
+        return;
+    }
+    let counts: Vec<String> =
+        record.notes.counts.iter().map(|(class, count)| format!("{count} {}", class.as_str())).collect();
+    let _ = writeln!(text, "\nnotes of {}: {}", record.id, counts.join(", "));
+    for note in record.notes.listed.iter().take(NOTES_SHOWN_MAX) {
+        let _ = writeln!(text, "  {}: {} {}", note.class.as_str(), note.subject, note.text);
+    }
+    if record.notes.listed.len() > NOTES_SHOWN_MAX {
+        let _ = writeln!(text, "  … {} more (--json shows them)", record.notes.listed.len() - NOTES_SHOWN_MAX);
+    }
+}

@@ -1,0 +1,74 @@
+//! Choosing and describing recovery points.
+
+use rekindle_core::Fault;
+use rekindle_core::point::RecoveryPoint;
+use rekindle_repo::points::UnreadablePoint;
+use serde_json::{Value, json};
+
+use crate::{human, output};
+
+/// What a point is until something read it back: every command says so.
+pub(crate) const TRUST: &str = "unverified";
+
+/// A point as data, short.
+pub(crate) fn summary(point: &RecoveryPoint) -> Value {
+    let manifest = point.manifest();
+    json!({
+        "id": point.id(),
+        "time": point.time(),
+        "stack": manifest.stack,
+        "host": manifest.host,
+        "state": manifest.state,
+        "trust": TRUST,
+        "components": manifest.components.iter().map(|one| &one.id).collect::<Vec<_>>(),
+        "missing": manifest.missing.iter().map(|one| &one.id).collect::<Vec<_>>(),
+        "bytes": bytes(point),
+        "stored_bytes": manifest.components.iter().map(|one| one.stored_bytes).sum::<u64>(),
+    })
+}
+
+/// Bytes of all its components.
+pub(crate) fn bytes(point: &RecoveryPoint) -> u64 {
+    point.manifest().components.iter().map(|one| one.tally.bytes).sum()
+}
+
+/// Points as a table, newest last.
+pub(crate) fn table(points: &[&RecoveryPoint]) -> String {
+    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point)).collect();
+    human::table(&["POINT", "TIME", "STACK", "HOST", "STATE", "TRUST", "SIZE", "NEW", "COMPONENTS"], &rows)
+}
+
+fn row(point: &RecoveryPoint) -> Vec<String> {
+    let manifest = point.manifest();
+    let mut names: Vec<String> = manifest.components.iter().map(|one| one.id.to_string()).collect();
+    names.extend(manifest.missing.iter().map(|one| format!("(missing: {})", one.id)));
+    let stored = manifest.components.iter().map(|one| one.stored_bytes).sum();
+    vec![
+        point.id().short().to_owned(),
+        human::time(point.time()),
+        manifest.stack.clone(),
+        manifest.host.clone(),
+        manifest.state.as_str().to_owned(),
+        TRUST.to_owned(),
+        human::bytes(bytes(point)),
+        human::bytes(stored),
+        names.join(" "),
+    ]
+}
+
+/// A point that cannot be read, as data.
+pub(crate) fn unreadable(point: &UnreadablePoint) -> Value {
+    json!({"id": point.id, "state": "unreadable", "error": output::fault_object(&point.fault)})
+}
+
+/// The error of points that cannot be read.
+pub(crate) fn unreadable_fault(points: &[UnreadablePoint]) -> Option<Fault> {
+    let first = points.first()?;
+    let what = format!("read point {}", first.id.short());
+    let more = points.len() - 1;
+    let why = match more {
+        0 => first.fault.chain(),
+        _ => format!("{} (and {more} more points)", first.fault.chain()),
+    };
+    Some(Fault::new(first.fault.code(), what).because(why).hint("rekindle verify; the points above are not affected"))
+}

@@ -1,0 +1,202 @@
+//! Components as adapters.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rekindle_config::{Component as Configured, Config, Databases, Files, Kind, OnChange, Postgres, Redis, SecretRef};
+use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::note::NoteClass;
+use rekindle_core::port::Component;
+use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
+use rekindle_engine::Planned;
+use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
+use rekindle_sources::postgres::{self, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
+use rekindle_sources::redis::{RedisComponent, RedisOptions};
+
+/// What a command says about all components it builds.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// Read every file, also unchanged ones.
+    pub(crate) read_all: bool,
+    /// Another server than the configured one, for a restore.
+    pub(crate) server: Option<Server>,
+}
+
+/// A server named on the command line.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) password: Option<SecretRef>,
+}
+
+/// Every configured component with its hooks.
+pub(crate) fn all(config: &Config, wishes: &Wishes) -> Result<Vec<Planned>> {
+    let own_places = own_places(config);
+    let one = |configured: &Configured| {
+        Ok(Planned { component: of_config(configured, &own_places, wishes)?, hooks: super::hooks(&configured.hooks) })
+    };
+    config.components.iter().map(one).collect()
+}
+
+/// Directories of rekindle itself: a component that holds them does not save them.
+fn own_places(config: &Config) -> Vec<PathBuf> {
+    let url = &config.repository.url;
+    let local = url.strip_prefix("file://").unwrap_or(url);
+    let repository = local.starts_with('/').then(|| PathBuf::from(local));
+    repository.into_iter().chain(config.stack.state_dir.clone()).collect()
+}
+
+/// One configured component.
+pub(crate) fn of_config(
+    configured: &Configured,
+    own_places: &[PathBuf],
+    wishes: &Wishes,
+) -> Result<Arc<dyn Component>> {
+    let id = configured.id.clone();
+    let what = || format!("set up the component `{id}`");
+    match &configured.kind {
+        Kind::Files(files) => {
+            let options = files_options(files, own_places, wishes.read_all);
+            let component = FilesComponent::new(id.clone(), options).map_err(|fault| fault.during(what()))?;
+            Ok(Arc::new(component))
+        }
+        Kind::Postgres(postgres) => {
+            let options = postgres_options(postgres, wishes.server.as_ref()).map_err(|fault| fault.during(what()))?;
+            Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
+        }
+        Kind::Redis(redis) => {
+            let options = redis_options(redis, wishes.server.as_ref()).map_err(|fault| fault.during(what()))?;
+            Ok(Arc::new(RedisComponent::new(id.clone(), options)))
+        }
+    }
+}
+
+/// A component of a point that is not configured here: good for a restore into a new place.
+pub(crate) fn of_record(record: &ComponentRecord, wishes: &Wishes) -> Result<Arc<dyn Component>> {
+    let id: ComponentId = record.id.clone();
+    let server = wishes.server.as_ref();
+    let password = server.and_then(|server| server.password.as_ref()).map(SecretRef::resolve).transpose()?;
+    match record.kind {
+        ComponentKind::Files => {
+            // A new place does not depend on the configured paths; `/` stands for "unknown".
+            let options = FilesOptions { paths: vec![PathBuf::from("/")], ..FilesOptions::default() };
+            Ok(Arc::new(FilesComponent::new(id, options)?))
+        }
+        ComponentKind::Postgres => {
+            let Some(server) = server else {
+                return Err(Fault::new(codes::CLI_USAGE, format!("restore the postgres component `{id}`"))
+                    .because("it is not configured here, so its server is not known")
+                    .hint("give --server postgres://USER@HOST/postgres, and --server-password-file FILE"));
+            };
+            Ok(Arc::new(PostgresComponent::new(id, PostgresOptions::new(server_url(&server.url)?, password))))
+        }
+        ComponentKind::Redis => {
+            let url = server.map_or("redis://127.0.0.1:6379", |server| server.url.as_str());
+            Ok(Arc::new(RedisComponent::new(id, RedisOptions { password, ..RedisOptions::new(url) })))
+        }
+        kind @ (ComponentKind::Prometheus | ComponentKind::Grafana) => {
+            Err(Fault::new(codes::ENGINE_TARGET, format!("restore the {kind} component `{id}`"))
+                .because("this version does not know this kind")
+                .hint("use a newer rekindle; `rekindle cat` gives its files"))
+        }
+    }
+}
+
+fn files_options(files: &Files, own_places: &[PathBuf], read_all: bool) -> FilesOptions {
+    let word = |on: OnChange| match on {
+        OnChange::Note => Policy::Note,
+        OnChange::Partial => Policy::Partial,
+        OnChange::Fail => Policy::Fail,
+    };
+    let policy: BTreeMap<NoteClass, Policy> = [
+        (NoteClass::Vanished, files.vanished),
+        (NoteClass::ChangedWhileRead, files.changed),
+        (NoteClass::Unreadable, files.unreadable),
+    ]
+    .into_iter()
+    .filter_map(|(class, on)| Some((class, word(on?))))
+    .collect();
+    FilesOptions {
+        paths: files.paths.clone(),
+        exclude: files.exclude.clone(),
+        one_file_system: files.one_file_system,
+        exclude_caches: files.exclude_caches,
+        policy,
+        read_all,
+        own_places: own_places.to_vec(),
+    }
+}
+
+fn server_url(url: &str) -> Result<ServerUrl> {
+    let (url, password) = ServerUrl::parse(url).map_err(|bad| {
+        Fault::new(codes::CONFIG_VALUE, "read the server's URL")
+            .because(bad)
+            .hint("write for example postgres://backup@127.0.0.1:5432/app")
+    })?;
+    if password.is_some() {
+        return Err(Fault::new(codes::CLI_USAGE, "read the server's URL: it holds a password")
+            .hint("a password in a command line is seen by every user: give --server-password-file FILE"));
+    }
+    Ok(url)
+}
+
+/// The password for the server of a restore: its own, or the configured one for the configured server.
+fn password(own: Option<&SecretRef>, server: Option<&Server>) -> Result<Option<Secret<String>>> {
+    let reference = match server {
+        Some(server) => server.password.as_ref().or(own),
+        None => own,
+    };
+    reference.map(SecretRef::resolve).transpose()
+}
+
+fn postgres_options(postgres: &Postgres, server: Option<&Server>) -> Result<PostgresOptions> {
+    let mut url = server_url(server.map_or(&postgres.url, |server| &server.url))?;
+    if let Some(mode) = &postgres.sslmode {
+        url.ssl_mode = ssl_mode(mode);
+    }
+    if postgres.ca_file.is_some() {
+        url.root_certificate.clone_from(&postgres.ca_file);
+    }
+    let mut options = PostgresOptions::new(url, password(postgres.password.as_ref(), server)?);
+    options.databases = match &postgres.databases {
+        Databases::OfUrl => postgres::Databases::One,
+        Databases::All => postgres::Databases::All,
+        Databases::Named(names) => postgres::Databases::List(names.clone()),
+    };
+    options.schema_only = postgres.schema_only;
+    options.tables.clone_from(&postgres.tables);
+    options.exclude_tables.clone_from(&postgres.exclude_tables);
+    options.exact_counts = postgres.exact_counts;
+    options.globals = postgres.globals;
+    options.bin_dir.clone_from(&postgres.bin_dir);
+    options.spool_dir.clone_from(&postgres.spool_dir);
+    if let Some(longest) = postgres.lock_timeout {
+        options.lock_timeout = longest;
+    }
+    Ok(options)
+}
+
+/// The configuration allows these words only.
+fn ssl_mode(word: &str) -> SslMode {
+    match word {
+        "disable" => SslMode::Disable,
+        "require" => SslMode::Require,
+        "verify-ca" => SslMode::VerifyCa,
+        "verify-full" => SslMode::VerifyFull,
+        _ => SslMode::Prefer,
+    }
+}
+
+fn redis_options(redis: &Redis, server: Option<&Server>) -> Result<RedisOptions> {
+    Ok(RedisOptions {
+        username: redis.username.clone(),
+        password: password(redis.password.as_ref(), server)?,
+        ca_file: redis.ca_file.clone(),
+        cert_file: redis.cert_file.clone(),
+        key_file: redis.key_file.clone(),
+        data_dir: redis.data_dir.clone(),
+        appendonly: redis.appendonly,
+        ..RedisOptions::new(server.map_or(&redis.url, |server| &server.url).clone())
+    })
+}

@@ -1,0 +1,9 @@
+//! The program as its users see it.
+
+mod bad_input;
+mod flow;
+mod help;
+mod keys;
+mod refused;
+mod run;
+mod set_up;
