@@ -1,6 +1,6 @@
 //! Recovery points as the repository holds them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rekindle_core::entry::EntryPath;
 use rekindle_core::manifest::{ComponentRecord, Manifest};
@@ -57,11 +57,31 @@ pub struct Reader(pub(crate) SharedReader);
 
 impl Reader {
     /// Loads the index. A damaged index file is made up for from the packs' own headers.
-    pub fn load(repo: &Repo) -> Result<Self> {
-        let files = index::list(repo)?;
-        let blobs = index::load(repo, &files)?;
+    pub(crate) fn load_files(repo: &Repo, files: &[Id]) -> Result<Self> {
+        let blobs = index::load(repo, files)?;
         let reader = BlobReader::new(repo.store().clone(), repo.key().clone(), blobs);
         Ok(Self(SharedReader::new(reader)))
+    }
+}
+
+/// The last reader of a repository, kept as long as the index files are the same.
+#[derive(Debug, Default)]
+pub(crate) struct ReaderCache(Mutex<Option<(Vec<Id>, Reader)>>);
+
+impl ReaderCache {
+    /// The kept reader, or a new one.
+    pub(crate) fn get(&self, repo: &Repo) -> Result<Reader> {
+        let files = index::list(repo)?;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, reader)) = &*kept
+            && *of == files
+        {
+            return Ok(reader.clone());
+        }
+        *kept = None;
+        let reader = Reader::load_files(repo, &files)?;
+        *kept = Some((files, reader.clone()));
+        Ok(reader)
     }
 }
 
@@ -93,7 +113,7 @@ pub fn view(repo: &Repo) -> Result<PointsView> {
     if snapshots.is_empty() {
         return Ok(PointsView::default());
     }
-    view_with(&Reader::load(repo)?, snapshots)
+    view_with(&repo.reader()?, snapshots)
 }
 
 pub(crate) fn view_with(reader: &Reader, snapshots: Vec<(Id, Result<Snapshot>)>) -> Result<PointsView> {

@@ -4,20 +4,20 @@
 //! store adapter and our own guards; keys are our own, as they are small and must be two-phase.
 
 mod backend;
-//mod check;
-//mod copy;
+mod check;
+mod copy;
 mod engine;
-//mod forget;
+mod forget;
 mod init;
 mod keys;
 mod password;
-//mod prune;
+mod prune;
 mod run;
 
-//pub use check::{CheckReport, check};
-//pub use copy::{CopyReport, copy};
-//pub use forget::{Actor, forget};
+pub use check::{CheckReport, check};
+pub use copy::{CopyReport, copy};
+pub use forget::{Actor, forget};
 pub use init::init;
 pub use keys::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key_remove};
 pub use password::check_password;
-//pub use prune::{PruneOptions, PruneReport, prune};
+pub use prune::{PruneOptions, PruneReport, prune};

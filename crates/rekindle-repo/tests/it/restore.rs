@@ -1,0 +1,84 @@
+//! Restoring what stock restic wrote, what was damaged, what was interrupted, what is hostile.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rekindle_core::entry::EntryPath;
+use rekindle_core::port::{Materialize, Materialized, PartReader};
+use rekindle_repo::points::{foreign_snapshots, open_foreign};
+use rekindle_testkit::fixtures::{CompareOptions, OddTreeOptions, compare_trees_with, odd_tree_with};
+
+use crate::support::Place;
+
+const SMALL: OddTreeOptions = OddTreeOptions { small_files: 40, medium_files: 2, sparse: false, depth: 12 };
+
+/// A repository in which stock restic saved `source`, opened at that directory.
+pub(crate) fn restic_part(place: &Place, source: &Path) -> Arc<dyn PartReader> {
+    place.restic(&["backup", source.to_str().unwrap()]);
+    foreign_part(place, source)
+}
+
+pub(crate) fn foreign_part(place: &Place, source: &Path) -> Arc<dyn PartReader> {
+    let repo = place.open();
+    let snapshots = foreign_snapshots(&repo).unwrap();
+    let within = EntryPath::new(source.to_str().unwrap().trim_start_matches('/')).unwrap();
+    open_foreign(&repo.reader().unwrap(), snapshots.last().unwrap(), Some(&within)).unwrap()
+}
+
+pub(crate) fn materialize(place: &Place, part: &Arc<dyn PartReader>, into: &Path) -> Materialized {
+    part.materialize(&Materialize::all(into), &place.context()).unwrap()
+}
+
+pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
+    compare_trees_with(a, b, &CompareOptions::default())
+}
+
+#[test]
+fn what_stock_restic_saved_comes_back_bit_for_bit() {
+    let place = Place::new();
+    place.init();
+    let source = place.fresh("source");
+    // With the sparse file of 5 GiB: its holes must stay holes.
+    odd_tree_with(&source, &OddTreeOptions::default());
+    let part = restic_part(&place, &source);
+    let into = place.fresh("into");
+    let result = materialize(&place, &part, &into);
+    assert_eq!(result.lost, [], "attributes: {:?}", result.attribute_problems);
+    assert_eq!(result.attribute_problems, []);
+    let options = CompareOptions { allocated_slack_bytes: Some(1 << 16), ..CompareOptions::default() };
+    assert_eq!(compare_trees_with(&source, &into, &options), Vec::<String>::new());
+    assert_eq!(result.kept_bytes, 0);
+    let listed = part.list(None).unwrap().map(Result::unwrap).count() as u64;
+    assert_eq!(result.entries, listed);
+}
+
+#[test]
+fn a_second_restore_writes_nothing_and_mends_what_changed() {
+    let place = Place::new();
+    place.init();
+    let source = place.fresh("source");
+    odd_tree_with(&source, &SMALL);
+    fs::write(source.join("long"), vec![7; 5 << 20]).unwrap();
+    let part = restic_part(&place, &source);
+    let into = place.fresh("into");
+    let first = materialize(&place, &part, &into);
+    assert_eq!(first.lost, []);
+
+    let again = materialize(&place, &part, &into);
+    assert_eq!((again.entries, again.bytes), (first.entries, first.bytes));
+    assert_eq!(differences(&source, &into), Vec::<String>::new());
+    assert!(again.kept_bytes * 10 > again.bytes * 9, "{} of {} kept", again.kept_bytes, again.bytes);
+
+    // As a restore that was killed leaves it: half a file, a file too long, another kind, one gone.
+    let long = fs::OpenOptions::new().write(true).open(into.join("long")).unwrap();
+    long.set_len(1 << 20).unwrap();
+    long.set_len(5 << 20).unwrap();
+    fs::write(into.join("extra"), "not part of it").unwrap();
+    let resumed = materialize(&place, &part, &into);
+    assert_eq!(resumed.lost, []);
+    assert!(into.join("extra").exists(), "nothing is deleted unless asked");
+    let request = Materialize { delete_extra: true, ..Materialize::all(&into) };
+    part.materialize(&request, &place.context()).unwrap();
+    assert_eq!(differences(&source, &into), Vec::<String>::new());
+}
