@@ -67,11 +67,7 @@ impl Drop for Key {
 impl Key {
     /// From its parts, as key files hold them.
     pub fn new(encrypt: [u8; 32], mac_k: [u8; 16], mac_r: [u8; 16]) -> Self {
-        Self {
-            encrypt,
-            mac_k,
-            mac_r,
-        }
+        Self { encrypt, mac_k, mac_r }
     }
 
     /// From `encrypt ‖ k ‖ r`, as the key derivation gives them.
@@ -171,44 +167,24 @@ mod tests {
     /// Poly1305-AES test vectors of D. J. Bernstein's paper, appendix B.
     #[test]
     fn poly1305_aes_known_answers() {
-        let key = Key::new(
-            [0; 32],
-            bytes("ec074c835580741701425b623235add6"),
-            bytes("851fc40c3467ac0be05cc20404f3f700"),
-        );
+        let key =
+            Key::new([0; 32], bytes("ec074c835580741701425b623235add6"), bytes("851fc40c3467ac0be05cc20404f3f700"));
         let nonce = bytes("fb447350c4e868c52ac3275cf9d4327e");
-        assert_eq!(
-            key.tag(&nonce, &bytes::<2>("f3f6")),
-            bytes("f4c633c3044fc145f84f335cb81953de")
-        );
-        let key = Key::new(
-            [0; 32],
-            bytes("75deaa25c09f208e1dc4ce6b5cad3fbf"),
-            bytes("a0f3080000f46400d0c7e9076c834403"),
-        );
-        assert_eq!(
-            key.tag(&bytes("61ee09218d29b0aaed7e154a2c5509cc"), &[]),
-            bytes("dd3fab2251f11ac759f0887129cc2ee7")
-        );
+        assert_eq!(key.tag(&nonce, &bytes::<2>("f3f6")), bytes("f4c633c3044fc145f84f335cb81953de"));
+        let key =
+            Key::new([0; 32], bytes("75deaa25c09f208e1dc4ce6b5cad3fbf"), bytes("a0f3080000f46400d0c7e9076c834403"));
+        assert_eq!(key.tag(&bytes("61ee09218d29b0aaed7e154a2c5509cc"), &[]), bytes("dd3fab2251f11ac759f0887129cc2ee7"));
     }
 
     /// AES-256-CTR test vector of NIST SP 800-38A, F.5.5.
     #[test]
     fn aes_ctr_known_answer() {
-        let key = Key::new(
-            bytes("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"),
-            [1; 16],
-            [2; 16],
-        );
+        let key = Key::new(bytes("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"), [1; 16], [2; 16]);
         let iv = bytes("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff");
-        let plain: [u8; 32] =
-            bytes("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
+        let plain: [u8; 32] = bytes("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
         let mut sealed = Vec::new();
         key.seal_with(&iv, &plain, &mut sealed);
-        assert_eq!(
-            sealed[16..48],
-            bytes::<32>("601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5")
-        );
+        assert_eq!(sealed[16..48], bytes::<32>("601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"));
         assert_eq!(key.open(&sealed), Ok(plain.to_vec()));
     }
 
@@ -231,9 +207,7 @@ mod tests {
     #[test]
     fn nonces_do_not_repeat() {
         let key = Key::generate().unwrap();
-        let nonces: HashSet<Vec<u8>> = (0..10_000)
-            .map(|_| key.seal(b"").unwrap()[..16].to_vec())
-            .collect();
+        let nonces: HashSet<Vec<u8>> = (0..10_000).map(|_| key.seal(b"").unwrap()[..16].to_vec()).collect();
         assert_eq!(nonces.len(), 10_000);
         assert_eq!(format!("{key:?}"), "[secret]");
     }

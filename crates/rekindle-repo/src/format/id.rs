@@ -101,10 +101,7 @@ mod tests {
     #[test]
     fn hex_there_and_back() {
         let id = Id::of(b"abc");
-        assert_eq!(
-            id.hex(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(id.hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(id.hex().parse(), Ok(id));
         assert!("zz".repeat(32).parse::<Id>().is_err());
         assert!("ab".parse::<Id>().is_err());

@@ -55,10 +55,7 @@ pub enum IndexKind {
     Tree,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde wants this signature"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -97,10 +94,7 @@ impl IndexFile {
     /// Reads the JSON; the oldest form (a bare list of packs) is understood too.
     pub fn decode(json: &[u8]) -> Result<Self, BadFormat> {
         if json.first() == Some(&b'[') {
-            return Ok(Self {
-                packs: serde_json::from_slice(json)?,
-                ..Self::default()
-            });
+            return Ok(Self { packs: serde_json::from_slice(json)?, ..Self::default() });
         }
         Ok(serde_json::from_slice(json)?)
     }

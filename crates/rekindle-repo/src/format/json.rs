@@ -41,10 +41,7 @@ mod tests {
     fn strings_are_escaped_as_go_does() {
         let mut out = String::new();
         push_string(&mut out, "a\"\\<>&\n\u{1}\u{2028}é\u{7f}");
-        assert_eq!(
-            out,
-            "\"a\\\"\\\\\\u003c\\u003e\\u0026\\n\\u0001\\u2028é\u{7f}\""
-        );
+        assert_eq!(out, "\"a\\\"\\\\\\u003c\\u003e\\u0026\\n\\u0001\\u2028é\u{7f}\"");
         let back: String = serde_json::from_str(&out).unwrap();
         assert_eq!(back, "a\"\\<>&\n\u{1}\u{2028}é\u{7f}");
     }

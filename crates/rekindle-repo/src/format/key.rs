@@ -81,11 +81,7 @@ impl KeyFile {
         let master = serde_json::from_slice::<MasterJson>(&plain);
         plain.zeroize();
         let mut master = master.map_err(|_| BadFormat::new("the sealed part is not a key"))?;
-        let key = Key::new(
-            exact(&master.encrypt)?,
-            exact(&master.mac.k)?,
-            exact(&master.mac.r)?,
-        );
+        let key = Key::new(exact(&master.encrypt)?, exact(&master.mac.k)?, exact(&master.mac.r)?);
         master.encrypt.zeroize();
         master.mac.k.zeroize();
         master.mac.r.zeroize();
@@ -94,17 +90,10 @@ impl KeyFile {
 
     /// A key file that gives `master` for `password`. `log_n` is the binary logarithm of scrypt's
     /// cost (17 is what rustic takes; 128 MiB), `r` is 8 and `p` is 1.
-    pub fn create(
-        master: &Key,
-        password: &str,
-        log_n: u8,
-        created: String,
-    ) -> Result<Self, KeyFault> {
+    pub fn create(master: &Key, password: &str, log_n: u8, created: String) -> Result<Self, KeyFault> {
         let encode = |bytes: &[u8]| STANDARD.encode(bytes);
         let salt = random::<SALT_BYTES>().map_err(|e| BadFormat::new(e.to_string()))?;
-        let n = 1_u64
-            .checked_shl(u32::from(log_n))
-            .ok_or_else(|| BadFormat::new("the cost is too high"))?;
+        let n = 1_u64.checked_shl(u32::from(log_n)).ok_or_else(|| BadFormat::new("the cost is too high"))?;
         let mut file = Self {
             created,
             username: String::new(),
@@ -117,17 +106,11 @@ impl KeyFile {
             data: String::new(),
         };
         let json = MasterJson {
-            mac: MacJson {
-                k: encode(master.expose_mac_k()),
-                r: encode(master.expose_mac_r()),
-            },
+            mac: MacJson { k: encode(master.expose_mac_k()), r: encode(master.expose_mac_r()) },
             encrypt: encode(master.expose_encrypt()),
         };
         let mut plain = serde_json::to_vec(&json).map_err(BadFormat::from)?;
-        let sealed = file
-            .derive(password)?
-            .seal(&plain)
-            .map_err(|e| BadFormat::new(e.to_string()))?;
+        let sealed = file.derive(password)?.seal(&plain).map_err(|e| BadFormat::new(e.to_string()))?;
         plain.zeroize();
         file.data = encode(&sealed);
         Ok(file)
@@ -150,12 +133,11 @@ impl KeyFile {
             return Err(bad("its scrypt parameters ask for too much work"));
         }
         let log_n = u8::try_from(self.n.trailing_zeros()).map_err(|_| bad("N is too high"))?;
-        let parameters = scrypt::Params::new(log_n, self.r, self.p)
-            .map_err(|_| bad("its scrypt parameters are not valid"))?;
+        let parameters =
+            scrypt::Params::new(log_n, self.r, self.p).map_err(|_| bad("its scrypt parameters are not valid"))?;
         let salt = decode64(&self.salt)?;
         let mut bytes = [0; KEY_BYTES];
-        scrypt::scrypt(password.as_bytes(), &salt, &parameters, &mut bytes)
-            .map_err(|_| bad("scrypt failed"))?;
+        scrypt::scrypt(password.as_bytes(), &salt, &parameters, &mut bytes).map_err(|_| bad("scrypt failed"))?;
         let key = Key::from_bytes(&bytes);
         bytes.zeroize();
         Ok(key)
@@ -163,15 +145,11 @@ impl KeyFile {
 }
 
 fn decode64(text: &str) -> Result<Vec<u8>, BadFormat> {
-    STANDARD
-        .decode(text)
-        .map_err(|_| BadFormat::new("key file: a field is not base64"))
+    STANDARD.decode(text).map_err(|_| BadFormat::new("key file: a field is not base64"))
 }
 
 fn exact<const N: usize>(text: &str) -> Result<[u8; N], BadFormat> {
-    decode64(text)?
-        .try_into()
-        .map_err(|_| BadFormat::new("key file: a key has the wrong length"))
+    decode64(text)?.try_into().map_err(|_| BadFormat::new("key file: a key has the wrong length"))
 }
 
 #[cfg(test)]
@@ -204,16 +182,8 @@ mod tests {
             (16, 0, 1),
             (u64::MAX, u32::MAX, u32::MAX),
         ] {
-            let bad = KeyFile {
-                n,
-                r,
-                p,
-                ..good.clone()
-            };
-            assert!(
-                matches!(bad.open("x"), Err(KeyFault::Bad(_))),
-                "{n} {r} {p}"
-            );
+            let bad = KeyFile { n, r, p, ..good.clone() };
+            assert!(matches!(bad.open("x"), Err(KeyFault::Bad(_))), "{n} {r} {p}");
         }
     }
 }

@@ -43,11 +43,7 @@ mod go_mode {
 }
 
 /// The same bits in Unix and in Go.
-const MODE_BITS: [(u32, u32); 3] = [
-    (0o4000, go_mode::SETUID),
-    (0o2000, go_mode::SETGID),
-    (0o1000, go_mode::STICKY),
-];
+const MODE_BITS: [(u32, u32); 3] = [(0o4000, go_mode::SETUID), (0o2000, go_mode::SETGID), (0o1000, go_mode::STICKY)];
 
 fn mode_to_go(meta: &Meta) -> u32 {
     let kind = match meta.kind {
@@ -62,16 +58,11 @@ fn mode_to_go(meta: &Meta) -> u32 {
     MODE_BITS
         .iter()
         .filter(|(unix, _)| meta.mode & unix != 0)
-        .fold(kind | meta.mode & go_mode::PERMISSIONS, |mode, (_, go)| {
-            mode | go
-        })
+        .fold(kind | meta.mode & go_mode::PERMISSIONS, |mode, (_, go)| mode | go)
 }
 
 fn mode_from_go(mode: u32) -> u32 {
-    MODE_BITS
-        .iter()
-        .filter(|(_, go)| mode & go != 0)
-        .fold(mode & go_mode::PERMISSIONS, |mode, (unix, _)| mode | unix)
+    MODE_BITS.iter().filter(|(_, go)| mode & go != 0).fold(mode & go_mode::PERMISSIONS, |mode, (unix, _)| mode | unix)
 }
 
 fn type_name(kind: &EntryKind) -> &'static str {
@@ -98,11 +89,7 @@ impl Node {
         out.push_str(type_name(&meta.kind));
         out.push('"');
         push_unless_zero(out, "mode", u64::from(mode_to_go(meta)));
-        for (field, value) in [
-            ("mtime", meta.modified),
-            ("atime", meta.accessed),
-            ("ctime", meta.changed),
-        ] {
+        for (field, value) in [("mtime", meta.modified), ("atime", meta.accessed), ("ctime", meta.changed)] {
             push_field(out, field);
             out.push('"');
             time::push(value, out);
@@ -192,11 +179,7 @@ fn push_xattrs(out: &mut String, xattrs: &[(Vec<u8>, Vec<u8>)]) {
     }
     push_field(out, "extended_attributes");
     for (at, (name, value)) in xattrs.iter().enumerate() {
-        out.push_str(if at == 0 {
-            "[{\"name\":"
-        } else {
-            ",{\"name\":"
-        });
+        out.push_str(if at == 0 { "[{\"name\":" } else { ",{\"name\":" });
         push_string(out, &String::from_utf8_lossy(name));
         out.push_str(",\"value\":\"");
         STANDARD.encode_string(value, out);
@@ -270,14 +253,9 @@ impl NodeJson {
         };
         let device = self.device.unwrap_or(0);
         let (kind, content) = match self.kind.as_str() {
-            "file" => (
-                EntryKind::File,
-                NodeContent::Blobs(self.content.unwrap_or_default()),
-            ),
+            "file" => (EntryKind::File, NodeContent::Blobs(self.content.unwrap_or_default())),
             "dir" => {
-                let subtree = self
-                    .subtree
-                    .ok_or_else(|| BadFormat::new("a directory has no tree"))?;
+                let subtree = self.subtree.ok_or_else(|| BadFormat::new("a directory has no tree"))?;
                 (EntryKind::Directory, NodeContent::Subtree(subtree))
             }
             "symlink" => {
@@ -310,10 +288,7 @@ impl NodeJson {
                 device: self.device_id.unwrap_or(0),
                 links: self.links.unwrap_or(1),
                 size: self.size.unwrap_or(0),
-                xattrs: xattrs
-                    .into_iter()
-                    .map(|x| (x.name.into_bytes(), x.value.unwrap_or_default()))
-                    .collect(),
+                xattrs: xattrs.into_iter().map(|x| (x.name.into_bytes(), x.value.unwrap_or_default())).collect(),
             },
             content,
         })

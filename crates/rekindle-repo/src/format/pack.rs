@@ -88,14 +88,12 @@ pub fn finish(key: &Key, blobs: &[PackedBlob], pack: &mut Vec<u8>) -> Result<(),
         header.extend_from_slice(&blob.id.0);
     }
     let start = pack.len();
-    key.seal_into(&header, pack)
-        .map_err(|e| BadFormat::new(e.to_string()))?;
+    key.seal_into(&header, pack).map_err(|e| BadFormat::new(e.to_string()))?;
     let length = pack.len() - start;
     if length > HEADER_BYTES_MAX {
         return Err(BadFormat::new("the header of a pack is too long"));
     }
-    let length =
-        u32::try_from(length).map_err(|_| BadFormat::new("the header of a pack is too long"))?;
+    let length = u32::try_from(length).map_err(|_| BadFormat::new("the header of a pack is too long"))?;
     pack.extend_from_slice(&length.to_le_bytes());
     Ok(())
 }
@@ -103,31 +101,21 @@ pub fn finish(key: &Key, blobs: &[PackedBlob], pack: &mut Vec<u8>) -> Result<(),
 /// Length of the sealed header, from the last four bytes of a pack of `pack_bytes`.
 pub fn header_length(tail: [u8; LENGTH_BYTES], pack_bytes: u64) -> Result<usize, BadFormat> {
     let length = u32::from_le_bytes(tail) as usize;
-    if !(OVERHEAD..=HEADER_BYTES_MAX).contains(&length)
-        || (length + LENGTH_BYTES) as u64 > pack_bytes
-    {
-        return Err(BadFormat::new(
-            "the header length of a pack is not possible",
-        ));
+    if !(OVERHEAD..=HEADER_BYTES_MAX).contains(&length) || (length + LENGTH_BYTES) as u64 > pack_bytes {
+        return Err(BadFormat::new("the header length of a pack is not possible"));
     }
     Ok(length)
 }
 
 /// Reads a sealed header; the blobs it lists must fill the rest of a pack of `pack_bytes`.
-pub fn decode_header(
-    key: &Key,
-    sealed: &[u8],
-    pack_bytes: u64,
-) -> Result<Vec<PackedBlob>, BadFormat> {
+pub fn decode_header(key: &Key, sealed: &[u8], pack_bytes: u64) -> Result<Vec<PackedBlob>, BadFormat> {
     let plain = key.open(sealed)?;
     let mut blobs = Vec::with_capacity(plain.len() / ENTRY_BYTES_MAX);
     let mut rest = plain.as_slice();
     let mut offset = 0_u32;
     while !rest.is_empty() {
         let blob = decode_entry(&mut rest, offset)?;
-        offset = offset
-            .checked_add(blob.length)
-            .ok_or_else(|| BadFormat::new("a pack is longer than it may be"))?;
+        offset = offset.checked_add(blob.length).ok_or_else(|| BadFormat::new("a pack is longer than it may be"))?;
         blobs.push(blob);
     }
     if u64::from(offset) + (sealed.len() + LENGTH_BYTES) as u64 != pack_bytes {
@@ -154,13 +142,7 @@ fn decode_entry(rest: &mut &[u8], offset: u32) -> Result<PackedBlob, BadFormat> 
     if (length as usize) < OVERHEAD {
         return Err(BadFormat::new("a blob is shorter than its envelope"));
     }
-    Ok(PackedBlob {
-        kind,
-        id,
-        offset,
-        length,
-        uncompressed,
-    })
+    Ok(PackedBlob { kind, id, offset, length, uncompressed })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -219,10 +201,7 @@ mod tests {
             let sealed = &pack[blob.offset as usize..][..blob.length as usize];
             assert_eq!(blob.open(&key, sealed).as_ref(), Ok(content));
             assert_eq!(blob.content_length(), content.len() as u64);
-            let other = PackedBlob {
-                id: Id::of(b"other"),
-                ..*blob
-            };
+            let other = PackedBlob { id: Id::of(b"other"), ..*blob };
             assert!(other.open(&key, sealed).is_err());
         }
         for cut in 0..pack.len() {

@@ -120,17 +120,11 @@ mod tests {
         for (name, expected) in [
             (&b"plain.txt"[..], "plain.txt"),
             (b"a\"b\\c", "a\\\"b\\\\c"),
-            (
-                b"tab\tnl\nbell\x07esc\x1bdel\x7f",
-                "tab\\tnl\\nbell\\aesc\\x1bdel\\x7f",
-            ),
+            (b"tab\tnl\nbell\x07esc\x1bdel\x7f", "tab\\tnl\\nbell\\aesc\\x1bdel\\x7f"),
             (b"\xff\xfeok", "\\xff\\xfeok"),
             (b"caf\xc3", "caf\\xc3"),
             ("Übergröße 日本 🎉".as_bytes(), "Übergröße 日本 🎉"),
-            (
-                "\u{a0}|\u{200b}|\u{ad}".as_bytes(),
-                "\\u00a0|\\u200b|\\u00ad",
-            ),
+            ("\u{a0}|\u{200b}|\u{ad}".as_bytes(), "\\u00a0|\\u200b|\\u00ad"),
             ("\u{301}e\u{301}".as_bytes(), "\u{301}e\u{301}"),
             ("\u{e0001}".as_bytes(), "\\U000e0001"),
             ("\u{fffd}".as_bytes(), "\u{fffd}"),
@@ -142,20 +136,9 @@ mod tests {
 
     #[test]
     fn broken_escapes_are_errors() {
-        for bad in [
-            "\\",
-            "\\x",
-            "\\x1",
-            "\\xzz",
-            "\\u12",
-            "\\ud800",
-            "\\U00110000",
-            "\\q",
-            "\\9",
-            "\\777",
-            "\\x+1",
-            "\\é",
-        ] {
+        for bad in
+            ["\\", "\\x", "\\x1", "\\xzz", "\\u12", "\\ud800", "\\U00110000", "\\q", "\\9", "\\777", "\\x+1", "\\é"]
+        {
             assert!(unquote(bad).is_err(), "{bad}");
         }
         assert_eq!(unquote("\\101\\'"), Ok(b"A'".to_vec()));

@@ -54,10 +54,7 @@ pub struct Summary {
     pub total_bytes_processed: u64,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde wants this signature"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
 fn is_zero(value: &u32) -> bool {
     *value == 0
 }
@@ -75,20 +72,12 @@ impl Snapshot {
 
     /// The value of a tag `name:value`.
     pub fn tag(&self, name: &str) -> Option<&str> {
-        self.tags
-            .as_deref()
-            .unwrap_or_default()
-            .iter()
-            .find_map(|tag| tag.strip_prefix(name)?.strip_prefix(':'))
+        self.tags.as_deref().unwrap_or_default().iter().find_map(|tag| tag.strip_prefix(name)?.strip_prefix(':'))
     }
 
     /// Whether it has this tag.
     pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags
-            .as_deref()
-            .unwrap_or_default()
-            .iter()
-            .any(|own| own == tag)
+        self.tags.as_deref().unwrap_or_default().iter().any(|own| own == tag)
     }
 }
 

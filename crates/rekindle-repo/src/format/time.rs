@@ -18,10 +18,7 @@ pub fn push(time: FileTime, out: &mut String) {
     let (year, month, day) = civil(seconds.div_euclid(DAY_SECONDS));
     let of_day = seconds.rem_euclid(DAY_SECONDS);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-    );
+    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
     let nanoseconds = time.nanoseconds.min(999_999_999);
     if nanoseconds != 0 {
         let digits = format!("{nanoseconds:09}");
@@ -52,28 +49,16 @@ fn parse_bytes(text: &[u8]) -> Option<FileTime> {
     }
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    if !(1..=12).contains(&month)
-        || !(1..=31).contains(&day)
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     let (nanoseconds, zone) = fraction(rest)?;
     let local = days(year, month, day) * DAY_SECONDS + hour * 3600 + minute * 60 + second;
-    Some(FileTime {
-        seconds: local - offset(zone)?,
-        nanoseconds,
-    })
+    Some(FileTime { seconds: local - offset(zone)?, nanoseconds })
 }
 
 fn decimal(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0_i64, |value, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| value * 10 + i64::from(digit - b'0'))
-    })
+    digits.iter().try_fold(0_i64, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
 }
 
 fn fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
@@ -132,10 +117,7 @@ mod tests {
     use super::*;
 
     fn time(seconds: i64, nanoseconds: u32) -> FileTime {
-        FileTime {
-            seconds,
-            nanoseconds,
-        }
+        FileTime { seconds, nanoseconds }
     }
 
     #[test]
@@ -152,10 +134,7 @@ mod tests {
         }
         assert_eq!(format(time(i64::MAX, 0)), "9999-12-31T23:59:59Z");
         assert_eq!(format(time(i64::MIN, 0)), "0000-01-01T00:00:00Z");
-        assert_eq!(
-            parse("1970-01-01T02:00:00.5+02:00"),
-            Ok(time(0, 500_000_000))
-        );
+        assert_eq!(parse("1970-01-01T02:00:00.5+02:00"), Ok(time(0, 500_000_000)));
         assert_eq!(parse("1969-12-31T23:30:00-00:30"), Ok(time(0, 0)));
         for bad in [
             "",

@@ -18,10 +18,7 @@ pub struct TreeBuilder {
 
 impl Default for TreeBuilder {
     fn default() -> Self {
-        Self {
-            json: HEAD.to_owned(),
-            last: None,
-        }
+        Self { json: HEAD.to_owned(), last: None }
     }
 }
 
@@ -30,9 +27,7 @@ impl TreeBuilder {
     pub fn push(&mut self, node: &Node) -> Result<(), BadFormat> {
         if let Some(last) = &self.last {
             if *last >= node.name {
-                return Err(BadFormat::new(
-                    "the names of a directory are not in ascending order",
-                ));
+                return Err(BadFormat::new("the names of a directory are not in ascending order"));
             }
             self.json.push(',');
         }
@@ -60,11 +55,7 @@ pub fn decode(json: &[u8]) -> Result<Vec<Node>, BadFormat> {
         nodes: Option<Vec<NodeJson>>,
     }
     let tree: TreeJson = serde_json::from_slice(json)?;
-    tree.nodes
-        .unwrap_or_default()
-        .into_iter()
-        .map(NodeJson::into_node)
-        .collect()
+    tree.nodes.unwrap_or_default().into_iter().map(NodeJson::into_node).collect()
 }
 
 #[cfg(test)]
@@ -98,10 +89,7 @@ mod tests {
     #[test]
     fn json_is_what_go_writes() {
         let mut file = meta(EntryKind::File);
-        file.modified = FileTime {
-            seconds: 1_577_934_245,
-            nanoseconds: 6_000_000,
-        };
+        file.modified = FileTime { seconds: 1_577_934_245, nanoseconds: 6_000_000 };
         file.mode = 0o4755;
         file.size = 3;
         file.inode = 9;
@@ -110,21 +98,11 @@ mod tests {
         file.xattrs = vec![(b"user.x".to_vec(), b"v".to_vec())];
         let id = Id::of(b"abc");
         let nodes = [
-            Node {
-                name: b"a <\"\n\xff".to_vec(),
-                meta: file,
-                content: NodeContent::Blobs(vec![id]),
-            },
-            Node {
-                name: b"d".to_vec(),
-                meta: meta(EntryKind::Directory),
-                content: NodeContent::Subtree(id),
-            },
+            Node { name: b"a <\"\n\xff".to_vec(), meta: file, content: NodeContent::Blobs(vec![id]) },
+            Node { name: b"d".to_vec(), meta: meta(EntryKind::Directory), content: NodeContent::Subtree(id) },
             Node {
                 name: b"l".to_vec(),
-                meta: meta(EntryKind::Symlink {
-                    target: b"x\xff".to_vec(),
-                }),
+                meta: meta(EntryKind::Symlink { target: b"x\xff".to_vec() }),
                 content: NodeContent::Nothing,
             },
         ];
@@ -159,11 +137,7 @@ mod tests {
 
     #[test]
     fn order_is_enforced() {
-        let node = |name: &str| Node {
-            name: name.into(),
-            meta: meta(EntryKind::Fifo),
-            content: NodeContent::Nothing,
-        };
+        let node = |name: &str| Node { name: name.into(), meta: meta(EntryKind::Fifo), content: NodeContent::Nothing };
         let mut builder = TreeBuilder::default();
         builder.push(&node("b")).unwrap();
         assert!(builder.push(&node("b")).is_err());
@@ -174,8 +148,7 @@ mod tests {
     fn kinds() -> impl Strategy<Value = EntryKind> {
         prop_oneof![
             Just(EntryKind::File),
-            proptest::collection::vec(1..=255_u8, 1..20)
-                .prop_map(|target| EntryKind::Symlink { target }),
+            proptest::collection::vec(1..=255_u8, 1..20).prop_map(|target| EntryKind::Symlink { target }),
             any::<u64>().prop_map(|device| EntryKind::BlockDevice { device }),
             any::<u64>().prop_map(|device| EntryKind::CharDevice { device }),
             Just(EntryKind::Fifo),

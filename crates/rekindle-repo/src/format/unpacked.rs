@@ -16,16 +16,13 @@ const LEVEL: i32 = 3;
 pub fn encode(key: &Key, json: &[u8], compress: bool) -> Result<(Id, Vec<u8>), BadFormat> {
     let plain = if compress {
         let mut plain = vec![COMPRESSED];
-        let frame = zstd::bulk::compress(json, LEVEL)
-            .map_err(|e| BadFormat::new(format!("compress: {e}")))?;
+        let frame = zstd::bulk::compress(json, LEVEL).map_err(|e| BadFormat::new(format!("compress: {e}")))?;
         plain.extend_from_slice(&frame);
         plain
     } else {
         json.to_vec()
     };
-    let sealed = key
-        .seal(&plain)
-        .map_err(|e| BadFormat::new(e.to_string()))?;
+    let sealed = key.seal(&plain).map_err(|e| BadFormat::new(e.to_string()))?;
     Ok((Id::of(&sealed), sealed))
 }
 

@@ -145,7 +145,9 @@ fn skipped_and_retried_content() {
 
 #[test]
 fn one_failing_component_does_not_harm_another() {
-    for (size, act) in [(1000, Act::AbortRead), (1000, Act::AbortEnd), (18 << 20, Act::AbortRead), (18 << 20, Act::AbortEnd)] {
+    for (size, act) in
+        [(1000, Act::AbortRead), (1000, Act::AbortEnd), (18 << 20, Act::AbortRead), (18 << 20, Act::AbortEnd)]
+    {
         let bench = Bench::memory();
         let context = context();
         let session = Session::begin(&bench.open(), &context).unwrap();
@@ -154,7 +156,8 @@ fn one_failing_component_does_not_harm_another() {
         assert!(fault.is(codes::RUN_SIBLING), "{fault:?}");
         let stream_fault = store(&session, "bad2", vec![stream("s", noise(size, 1), act)], Reuse::Nothing).unwrap_err();
         assert!(stream_fault.is(codes::RUN_SIBLING));
-        let (part, _) = store(&session, "good", vec![file("a", made(noise(10, 1), Act::Good))], Reuse::Nothing).unwrap();
+        let (part, _) =
+            store(&session, "good", vec![file("a", made(noise(10, 1), Act::Good))], Reuse::Nothing).unwrap();
         session.commit(draft(&context, [part])).unwrap();
         assert_eq!(Decoded::read(&bench).snapshots.len(), 1);
     }

@@ -47,9 +47,8 @@ fn the_snapshot_is_the_last_object_and_indexes_follow_their_packs() {
     run(&bench).unwrap();
     let calls = faulty.calls();
     let keys = puts(&calls[before..]);
-    let positions = |prefix: &str| -> Vec<usize> {
-        (0..keys.len()).filter(|at| keys[*at].starts_with(prefix)).collect()
-    };
+    let positions =
+        |prefix: &str| -> Vec<usize> { (0..keys.len()).filter(|at| keys[*at].starts_with(prefix)).collect() };
     assert!(positions("data/").len() > 3, "{keys:?}");
     assert_eq!(positions("snapshots/"), [keys.len() - 1]);
     assert_eq!(positions("index/"), [keys.len() - 2]);

@@ -38,7 +38,14 @@ fn restic(program: &Path, bench: &Bench, arguments: &[&str]) -> Vec<u8> {
 /// Names and kinds that break careless programs.
 fn tree(root: &Path) {
     let at = |name: &[u8]| root.join(std::ffi::OsStr::from_bytes(name));
-    for name in [&b"plain"[..], b"with \"quotes\" & <tags>", b"new\nline", b"bad \xff utf8", b"back\\slash", "\u{301}Ünïcode\u{2028}".as_bytes()] {
+    for name in [
+        &b"plain"[..],
+        b"with \"quotes\" & <tags>",
+        b"new\nline",
+        b"bad \xff utf8",
+        b"back\\slash",
+        "\u{301}Ünïcode\u{2028}".as_bytes(),
+    ] {
         std::fs::write(at(name), name).unwrap();
     }
     std::fs::create_dir_all(root.join("empty directory/inner")).unwrap();
@@ -103,7 +110,10 @@ fn restic_checks_restores_and_dumps_the_same_bytes() {
         restic(&program, &bench, &["restore", point.id().as_str(), "--verify", "--target", into]);
         let (want, got) = (picture(&source), picture(&target.path().join("files")));
         let names = |picture: &[(Vec<u8>, String, Vec<u8>)]| -> Vec<String> {
-            picture.iter().map(|(name, kind, content)| format!("{:?} {kind} {}", String::from_utf8_lossy(name), content.len())).collect()
+            picture
+                .iter()
+                .map(|(name, kind, content)| format!("{:?} {kind} {}", String::from_utf8_lossy(name), content.len()))
+                .collect()
         };
         assert_eq!(names(&want), names(&got));
         assert!(want == got, "the same bytes");

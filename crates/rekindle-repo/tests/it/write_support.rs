@@ -74,11 +74,7 @@ impl Bench {
         let store = self.blocking();
         let key = Key::generate().unwrap();
         let file = KeyFile::create(&key, PASSWORD, 10, "2026-01-01T00:00:00Z".to_owned()).unwrap().encode().unwrap();
-        let config = Config {
-            version: 2,
-            id: Id::of(b"test").hex(),
-            chunker_polynomial: "3da3358b4dc173".to_owned(),
-        };
+        let config = Config { version: 2, id: Id::of(b"test").hex(), chunker_polynomial: "3da3358b4dc173".to_owned() };
         let sealed = key.seal(&config.encode().unwrap()).unwrap();
         let put = |path: &str, bytes: Vec<u8>| {
             store.put(&ObjectKey::new(path).unwrap(), Bytes::from(bytes), PutMode::IfAbsent).unwrap();
