@@ -1,3 +1,18 @@
 //! Repositories in the restic format, version 2: our own writer, reader, restorer and verifier.
 
+pub mod admin;
+pub mod chunker;
 pub mod format;
+pub mod ledger;
+pub mod lock;
+pub mod points;
+mod port;
+mod read;
+pub mod repo;
+mod restore;
+pub mod verify;
+pub mod write;
+
+pub use chunker::Chunking;
+pub use repo::{Repo, RepoOptions};
+pub use write::Session;

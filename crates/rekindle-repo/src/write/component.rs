@@ -314,6 +314,8 @@ impl<'a> Puller<'a> {
         if matches!(counted, Counted::Nothing) {
             meta.size = 0;
         }
+        // As restic does: reading a file for a backup would otherwise change its directory's blob.
+        meta.accessed = meta.modified;
         self.files += u64::from(meta.kind == EntryKind::File);
         let bytes = meta.size;
         let node = Node { name: path.name().to_vec(), meta, content };
