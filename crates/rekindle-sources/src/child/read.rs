@@ -11,6 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Child, ChildSpec, EXIT_MAX, Ended, POLL_MILLIS, Pipe, Stop};
 
+/// The largest pipe an unprivileged Linux process may ask for.
+const PIPE_BYTES: usize = 1024 * 1024;
+
 /// Makes an error of a bad end.
 pub type Judge = Box<dyn Fn(&Ended) -> Fault + Send>;
 
@@ -31,6 +34,8 @@ impl ChildRead {
         let Some(stdout) = child.process.stdout.take() else {
             return Err(child.fault("read the program's output: there is no pipe"));
         };
+        // Fewer switches between the two processes; where it is refused, the usual size does.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
         Ok(Self { child, stdout, meta, judge, ended: false })
     }
 
