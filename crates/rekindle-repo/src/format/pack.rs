@@ -134,10 +134,7 @@ fn decode_entry(rest: &mut &[u8], offset: u32) -> Result<PackedBlob, BadFormat> 
         other => return Err(BadFormat::new(format!("unknown kind of blob {other}"))),
     };
     let length = u32::from_le_bytes(take(rest).ok_or_else(short)?);
-    let uncompressed = match compressed {
-        true => Some(u32::from_le_bytes(take(rest).ok_or_else(short)?)),
-        false => None,
-    };
+    let uncompressed = if compressed { Some(u32::from_le_bytes(take(rest).ok_or_else(short)?)) } else { None };
     let id = Id(take::<ID_BYTES>(rest).ok_or_else(short)?);
     if (length as usize) < OVERHEAD {
         return Err(BadFormat::new("a blob is shorter than its envelope"));

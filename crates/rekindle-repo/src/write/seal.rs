@@ -29,13 +29,10 @@ impl Sealer {
     /// With its own compression context, reused for every blob.
     pub(super) fn new(shared: &Shared) -> Result<Self> {
         let level = shared.repo.options().compression_level;
-        let compressor = match shared.repo.config().compression() {
-            false => None,
-            true => Some(
-                Compressor::new(level)
-                    .map_err(|error| Fault::new(codes::RUN_BUG, "start the compressor").because(error))?,
-            ),
+        let start = || {
+            Compressor::new(level).map_err(|error| Fault::new(codes::RUN_BUG, "start the compressor").because(error))
         };
+        let compressor = shared.repo.config().compression().then(start).transpose()?;
         Ok(Self { compressor, compressed: Vec::new(), sealed: Vec::new() })
     }
 

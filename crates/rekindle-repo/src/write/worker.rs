@@ -124,15 +124,13 @@ impl Worker {
         if run.dead.load(Ordering::Relaxed) {
             return Err(Fault::new(codes::RUN_SIBLING, "store an entry"));
         }
-        match catch_unwind(AssertUnwindSafe(|| work(self, run))) {
-            Ok(result) => result,
-            Err(_) => {
-                // A blob may be claimed and not stored: nothing of this session can be trusted.
-                let bug = || Fault::new(codes::RUN_BUG, "store an entry: a worker panicked");
-                self.shared.failure.raise(bug());
-                Err(bug())
-            }
+        if let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(self, run))) {
+            return result;
         }
+        // A blob may be claimed and not stored: nothing of this session can be trusted.
+        let bug = || Fault::new(codes::RUN_BUG, "store an entry: a worker panicked");
+        self.shared.failure.raise(bug());
+        Err(bug())
     }
 
     fn file(&mut self, run: &ComponentRun, mut source: Box<dyn ContentSource>) -> Result<FileOutcome> {
