@@ -11,7 +11,7 @@ use super::special::clear;
 use crate::format::Id;
 use crate::read::index::Location;
 
-/// Unit of holes: a run of zeros that covers such a block of the file is not written.
+/// Unit of holes: zeros are looked for in such blocks of the file, and in what a blob holds of one.
 const HOLE_BLOCK_BYTES: usize = 4096;
 
 /// A file as the first look found or made it.
@@ -150,8 +150,7 @@ pub(super) fn write_at(fd: BorrowedFd<'_>, content: &[u8], at: u64, holes: bool)
         let block = (at + position as u64) % HOLE_BLOCK_BYTES as u64;
         let to_border = HOLE_BLOCK_BYTES - usize::try_from(block).unwrap_or(0);
         let end = (position + to_border).min(content.len());
-        let whole = end - position == HOLE_BLOCK_BYTES;
-        if whole && is_zero(&content[position..end]) {
+        if is_zero(&content[position..end]) {
             if let Some(start) = run.take() {
                 write_all(fd, &content[start..position], at + start as u64)?;
                 written = at + position as u64;

@@ -1,13 +1,14 @@
 //! Walking the stored directories: makes the directories of the target and everything without
 //! content, collects the files.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rekindle_core::Result;
-use rekindle_core::entry::{EntryKind, EntryPath};
+use rekindle_core::entry::{EntryKind, EntryPath, Meta};
 use rekindle_core::fault::Class;
 use rustix::fs::{FileType, Mode};
 use rustix::io::{self, Errno};
@@ -215,30 +216,12 @@ impl<'a, 'b> Walker<'a, 'b> {
         let NodeContent::Blobs(blobs) = node.content else {
             return;
         };
-        let name = node.name.into_boxed_slice();
         let size = node.meta.size;
-        if node.meta.links > 1 && node.meta.inode != 0 {
-            let content: Vec<u8> = blobs.iter().flat_map(|id| id.0).collect();
-            let content = Id::of(&content);
-            let key = (node.meta.device, node.meta.inode);
-            match self.first_names.get(&key) {
-                // A file that changed between two looks is two files.
-                Some((directory, first, same)) if *same == content => {
-                    self.links.push(HardLink {
-                        first: (*directory, first.clone()),
-                        directory: visit.number,
-                        name,
-                        size,
-                    });
-                    return;
-                }
-                Some(_) => {}
-                None => {
-                    let value = (visit.number, name.clone(), content);
-                    self.first_names.insert(key, value);
-                }
-            }
+        let content: Vec<u8> = blobs.iter().flat_map(|id| id.0).collect();
+        if self.is_further_name(visit, &node.name, &node.meta, &content) {
+            return;
         }
+        let name = node.name.into_boxed_slice();
         self.batch_blobs += blobs.len();
         self.batch.push(FileTask {
             directory: visit.number,
@@ -255,7 +238,36 @@ impl<'a, 'b> Walker<'a, 'b> {
         });
     }
 
+    /// Whether this is a further name of a file whose first name was met before; it becomes a
+    /// hard link then. `content` tells whether both were the same when they were saved.
+    fn is_further_name(&mut self, visit: &Visit, name: &[u8], meta: &Meta, content: &[u8]) -> bool {
+        if meta.links < 2 || meta.inode == 0 {
+            return false;
+        }
+        let content = Id::of(content);
+        let name: Box<[u8]> = name.into();
+        match self.first_names.entry((meta.device, meta.inode)) {
+            Entry::Vacant(entry) => {
+                entry.insert((visit.number, name, content));
+                false
+            }
+            // A file that changed between two looks is two files.
+            Entry::Occupied(entry) if entry.get().2 != content => false,
+            Entry::Occupied(entry) => {
+                let (directory, first, _) = entry.get();
+                let first = (*directory, first.clone());
+                let size = if meta.kind == EntryKind::File { meta.size } else { 0 };
+                self.links.push(HardLink { first, directory: visit.number, name, size });
+                true
+            }
+        }
+    }
+
     fn special(&mut self, visit: &Visit, node: &Node) -> Result<()> {
+        let content = format!("{:?}", node.meta.kind);
+        if self.is_further_name(visit, &node.name, &node.meta, content.as_bytes()) {
+            return Ok(());
+        }
         let owners = self.site.request.owners;
         let made = self.at(visit.number, |directory| {
             special::make(directory, &node.name, &node.meta.kind)?;

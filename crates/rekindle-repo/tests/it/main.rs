@@ -1,5 +1,7 @@
 //! Integration tests of the repository: one binary.
 
+mod admin;
+mod ledger;
 mod restore;
 mod support;
 mod write;

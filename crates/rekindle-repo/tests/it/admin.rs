@@ -1,0 +1,103 @@
+//! Init, keys, forget, prune, check, copy: against stock restic where it can look too.
+
+use std::fs;
+use std::sync::Arc;
+
+use rekindle_core::codes;
+use rekindle_repo::admin::{self, Actor, KeyLabel, PruneOptions};
+use rekindle_repo::points::foreign_snapshots;
+use rekindle_repo::verify::{Subset, VerifyOptions, verify};
+use rekindle_repo::{Repo, RepoOptions};
+use rekindle_store::faulty::{Action, Faulty, Op};
+
+use crate::support::{Now, PASSWORD, Place, files, secret};
+
+const OTHER: &str = "another horse entirely";
+
+fn actor() -> Actor {
+    Actor { host: "here".to_owned(), run: None, clock: Arc::new(Now) }
+}
+
+#[test]
+fn a_new_repository_is_what_stock_restic_takes_and_is_made_only_once() {
+    let place = Place::new();
+    place.init();
+    place.restic(&["check", "--read-data"]);
+    let again = admin::init(
+        place.store(),
+        place.runtime.handle().clone(),
+        &secret(OTHER),
+        &KeyLabel::default(),
+        RepoOptions::default(),
+    );
+    assert!(again.unwrap_err().is(codes::REPO_EXISTS));
+    assert!(place.open_with(OTHER).unwrap_err().is(codes::REPO_WRONG_KEY));
+    let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }).unwrap();
+    assert!(report.is_good(), "{report:?}");
+}
+
+#[test]
+fn passwords_are_added_changed_and_removed_but_never_the_last() {
+    let place = Place::new();
+    let repo = place.init();
+    let first = admin::key_list(&repo, Some(&secret(PASSWORD))).unwrap();
+    assert!(first.len() == 1 && first[0].current);
+    let refused = admin::key_remove(&repo, &first[0].id, &secret(PASSWORD)).unwrap_err();
+    assert!(refused.is(codes::REPO_KEY_IN_USE));
+    assert!(admin::key_add(&repo, &secret("short"), &KeyLabel::default()).unwrap_err().is(codes::REPO_WEAK_PASSWORD));
+
+    let added = admin::key_add(&repo, &secret(OTHER), &KeyLabel::default()).unwrap();
+    assert!(place.try_restic(OTHER, &["snapshots"]).status.success());
+    admin::key_remove(&repo, &added.hex()[..10], &secret(PASSWORD)).unwrap();
+    assert!(place.open_with(OTHER).unwrap_err().is(codes::REPO_WRONG_KEY));
+
+    admin::key_passwd(&repo, &secret(PASSWORD), &secret(OTHER), &KeyLabel::default()).unwrap();
+    assert!(place.try_restic(OTHER, &["snapshots"]).status.success());
+    assert!(place.open_with(PASSWORD).unwrap_err().is(codes::REPO_WRONG_KEY));
+    assert_eq!(admin::key_list(&repo, None).unwrap().len(), 1);
+}
+
+#[test]
+fn forgotten_data_is_marked_then_removed_and_restic_agrees() {
+    let place = Place::new();
+    let repo = place.init();
+    let source = place.fresh("source");
+    fs::write(source.join("kept"), vec![1; 200_000]).unwrap();
+    place.restic(&["backup", source.to_str().unwrap()]);
+    fs::write(source.join("gone"), (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    place.restic(&["backup", source.to_str().unwrap()]);
+    let last = foreign_snapshots(&repo).unwrap().pop().unwrap();
+    let before = files(&place.repo_path().join("data")).len();
+
+    admin::forget(&repo, &[last.id.hex().parse().unwrap()], &actor()).unwrap();
+    let options = PruneOptions { max_delete_percent: 100, keep_marked_hours: 0, ..PruneOptions::default() };
+    let careful = PruneOptions { max_delete_percent: 1, ..options.clone() };
+    assert!(admin::prune(&repo, &careful, &actor()).unwrap_err().is(codes::REPO_PRUNE_REFUSED));
+    let marked = admin::prune(&repo, &options, &actor()).unwrap();
+    assert!(marked.marked_bytes > 0 && marked.removed_packs == 0, "{marked:?}");
+    place.restic(&["check", "--read-data"]);
+    let removed = admin::prune(&repo, &options, &actor()).unwrap();
+    assert!(removed.removed_packs > 0, "{removed:?}");
+    assert!(files(&place.repo_path().join("data")).len() < before);
+    place.restic(&["check", "--read-data"]);
+    assert_eq!(admin::check(&repo).unwrap().errors, Vec::<String>::new());
+    let report = verify(&repo, &VerifyOptions { read_data: Some(Subset::All) }).unwrap();
+    assert!(report.is_good(), "{report:?}");
+}
+
+#[test]
+fn prune_refuses_when_a_listing_fails() {
+    let place = Place::new();
+    place.init();
+    let faulty = Arc::new(Faulty::new(place.store()));
+    let store = Arc::clone(&faulty);
+    let repo = Repo::open(store, place.runtime.handle().clone(), &secret(PASSWORD), RepoOptions::default()).unwrap();
+    for prefix in ["snapshots/", "index/", "data/"] {
+        faulty.script_times(20, Op::List, prefix, &Action::Reject(codes::STORE_DENIED));
+        let before = files(&place.repo_path());
+        let fault = admin::prune(&repo, &PruneOptions::default(), &actor()).unwrap_err();
+        assert!(fault.is(codes::REPO_PRUNE_REFUSED), "{prefix}: {fault:?}");
+        faulty.clear();
+        assert_eq!(files(&place.repo_path()), before);
+    }
+}
