@@ -2,12 +2,12 @@
 
 mod args;
 mod cmd;
+mod describe;
 mod discover;
 mod exit;
 mod human;
 mod logs;
 mod output;
-mod points;
 mod progress;
 mod session;
 mod signals;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rekindle_core::port::{Materialize, PartReader as _, RunContext};
+use rekindle_core::port::{Materialize, RunContext};
 use rekindle_core::{Fault, Result, codes};
 use rekindle_repo::Repo;
 use rekindle_repo::points::{self, NamedSnapshot};

@@ -5,8 +5,8 @@ use rekindle_core::point::RecoveryPoint;
 use rekindle_repo::points;
 use serde_json::json;
 
+use crate::describe;
 use crate::output::Answer;
-use crate::points as describe;
 use crate::session::{Faults, Session};
 use crate::wire;
 
@@ -38,8 +38,20 @@ impl List {
             .collect();
         let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
         chosen.drain(..surplus);
-        let list: Vec<_> = chosen.iter().map(|point| points::summary(point)).collect();
-        let text = if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { points::table(&chosen) };
-        Ok(Answer::data(json!({"points": list}), text))
+        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point)).collect();
+        let mut text =
+            if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { describe::table(&chosen) };
+        if foreign > 0 {
+            text.push_str(&format!(
+                "\nand {foreign} snapshots of other programs: no points, but `restore` takes their ids\n"
+            ));
+        }
+        let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
+        let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});
+        let answer = Answer::data(result, text);
+        Ok(match describe::unreadable_fault(&view.unreadable) {
+            Some(fault) => answer.exit(fault.exit_code()).with_fault(fault),
+            None => answer,
+        })
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::{human, points, wire};
+use crate::{describe, human, wire};
 
 /// Notes of one component that are shown in the text; `--json` has all of them.
 const NOTES_SHOWN_MAX: usize = 10;
@@ -29,7 +29,7 @@ impl Show {
         let result = json!({
             "id": point.id(),
             "time": point.time(),
-            "trust": points::TRUST,
+            "trust": describe::TRUST,
             "manifest": point.manifest(),
         });
         Ok(Answer::data(result, text(&point)))
@@ -45,7 +45,7 @@ fn text(point: &RecoveryPoint) -> String {
         manifest.stack,
         manifest.host,
         manifest.state.as_str(),
-        points::TRUST,
+        describe::TRUST,
         human::millis(manifest.skew_ms),
         human::time(manifest.finished),
         manifest.tool,

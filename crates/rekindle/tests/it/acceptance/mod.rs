@@ -1,0 +1,16 @@
+//! Whole jobs on real servers through the real program, and everything that must not look like
+//! success.
+
+mod damage;
+mod faults_files;
+mod faults_postgres;
+mod faults_redis;
+mod faults_storage;
+mod hooks;
+mod interop;
+mod kill;
+mod in_place;
+mod roundtrip;
+mod s3;
+mod secrets;
+mod stack;
