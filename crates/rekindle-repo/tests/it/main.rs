@@ -4,6 +4,7 @@ mod admin;
 mod ledger;
 mod restore;
 mod support;
+mod verify;
 mod write;
 mod write_faults;
 mod write_restic;

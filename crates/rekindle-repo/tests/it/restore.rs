@@ -127,10 +127,10 @@ fn a_missing_pack_costs_its_files_and_the_restore_goes_on() {
     let place = Place::new();
     place.init();
     let source = place.fresh("source");
-    fs::write(source.join("a"), vec![1; 90_000]).unwrap();
+    fs::write(source.join("a"), noise(90_000, 1)).unwrap();
     place.restic(&["backup", source.to_str().unwrap()]);
     let first = largest_pack(&place);
-    fs::write(source.join("b"), vec![2; 90_000]).unwrap();
+    fs::write(source.join("b"), noise(90_000, 2)).unwrap();
     place.restic(&["backup", source.to_str().unwrap()]);
     fs::remove_file(first).unwrap();
     let part = foreign_part(&place, &source);
@@ -138,10 +138,23 @@ fn a_missing_pack_costs_its_files_and_the_restore_goes_on() {
     let result = materialize(&place, &part, &into);
     assert_eq!(result.lost.len(), 1);
     assert_eq!(result.lost[0].path, "a");
-    assert_eq!(fs::read(into.join("b")).unwrap(), vec![2; 90_000]);
+    assert_eq!(fs::read(into.join("b")).unwrap(), noise(90_000, 2));
     let report = verify(&place.open(), &VerifyOptions::default()).unwrap();
     assert!(report.damage.iter().any(|d| d.why.contains("missing")), "{report:?}");
     assert_eq!(report.affected.len(), 2, "both snapshots need it");
+}
+
+/// Bytes that no program compresses.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    })
+    .take(length)
+    .collect()
 }
 
 fn largest_pack(place: &Place) -> std::path::PathBuf {
