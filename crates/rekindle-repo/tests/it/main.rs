@@ -2,6 +2,7 @@
 
 mod admin;
 mod ledger;
+mod read;
 mod restore;
 mod support;
 mod verify;
