@@ -25,10 +25,10 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Configuration file [default: ./rekindle.toml, then /etc/rekindle/rekindle.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "REKINDLE_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "REKINDLE_CONFIG", hide_env_values = true)]
     pub(crate) config: Option<PathBuf>,
     /// Repository, instead of the configured one; with a password, no configuration is needed
-    #[arg(long, global = true, value_name = "URL", env = "REKINDLE_REPO")]
+    #[arg(long, global = true, value_name = "URL", env = "REKINDLE_REPO", hide_env_values = true)]
     pub(crate) repo: Option<String>,
     /// File with the repository password [env: REKINDLE_PASSWORD_FILE, or REKINDLE_PASSWORD
     /// with the password itself]

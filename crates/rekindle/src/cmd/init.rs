@@ -23,7 +23,8 @@ const PASSWORD_BYTES: usize = 32;
 
 /// Write a configuration by looking at what runs here, and create the repository
 ///
-/// Needs --repo URL. Without a password option, a strong password is made and kept in a file of
+/// With a configuration that is written already, only the repository that it names is created. Else it
+/// needs --repo URL. Without a password option, a strong password is made and kept in a file of
 /// mode 0600 beside the configuration. Nothing that exists is written over.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
@@ -46,9 +47,7 @@ impl Init {
         let file = session.global.config.clone().unwrap_or_else(|| PathBuf::from("rekindle.toml"));
         let file = std::path::absolute(&file).map_err(|error| unwritable(&file, error))?;
         if file.exists() {
-            return Err(Fault::new(codes::CONFIG_EXISTS, format!("write {}", file.display()))
-                .hint("rekindle check-config; or name another file with --config FILE")
-                .into());
+            return self.of_configuration(session, &file);
         }
         let Some(url) = &session.global.repo else {
             return Err(Fault::new(codes::CLI_USAGE, "create a repository: `--repo` is missing")
@@ -66,6 +65,26 @@ impl Init {
         let existed = create(session, &options, &password.reference.resolve()?)?;
         write_new(&file, &draft.to_toml())?;
         Ok(answer(&file, url, &password, &draft, existed))
+    }
+
+    /// The configuration is written already: only its repository is missing.
+    fn of_configuration(&self, session: &Session, file: &Path) -> Result<Answer, Faults> {
+        if session.global.repo.is_some() || self.stack.is_some() || !self.files.is_empty() {
+            return Err(Fault::new(codes::CONFIG_EXISTS, format!("write {}", file.display()))
+                .hint("without other options, `rekindle init` creates the repository that it names; or name another file with --config FILE")
+                .into());
+        }
+        let mut place = wire::place(session)?;
+        place.options.create_root = true;
+        let existed = create(session, &place.options, &place.password)?;
+        let url = place.options.url.to_string();
+        let state = if existed { "was there already, and this password opens it" } else { "created" };
+        let text = format!(
+            "configuration  {} (was there already)\nrepository     {url} ({state})\n\nWithout its password nothing can be restored. Keep a copy of it off this host.\n",
+            file.display()
+        );
+        let result = json!({ "config": file, "repository": url, "repository_existed": existed, "password_file": null });
+        Ok(Answer::words(result, text))
     }
 
     fn draft(&self, url: &str, directory: &Path) -> Result<Draft> {

@@ -58,7 +58,7 @@ pub(crate) struct Restore {
     /// Parallel workers of pg_restore
     #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     jobs: usize,
-    /// Other server than the configured one, without a password
+    /// Other server than the configured one, for the components of its kind; without a password
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// File with the password for --server
@@ -113,6 +113,12 @@ impl Restore {
             .server
             .clone()
             .map(|url| Server { url, password: self.server_password_file.as_deref().map(SecretRef::file) });
+        if let Some(server) = server.as_ref().filter(|server| !records.iter().any(|one| server.fits(one.kind))) {
+            let scheme = server.url.split("://").next().unwrap_or_default();
+            let what = format!("restore to a `{}` server: no chosen component fits it", scheme.escape_debug());
+            return Err(Fault::new(codes::CLI_USAGE, what)
+                .hint("give a URL such as postgres://… or redis://…, and choose the component"));
+        }
         let wishes = Wishes { server, ..Wishes::default() };
         let mut items = Vec::new();
         for record in &records {
@@ -169,6 +175,11 @@ impl Restore {
                 let what = format!("restore `{}` in place: it is not configured here", record.id);
                 Err(Fault::new(codes::ENGINE_TARGET, what)
                     .hint("restore to a new place with --to PLACE, or add the component to the configuration"))
+            }
+            // A server that merely runs here is not the one that was meant.
+            None if self.live && !wishes.server.as_ref().is_some_and(|server| server.fits(record.kind)) => {
+                let what = format!("restore `{}` into a running server: it is not configured here", record.id);
+                Err(Fault::new(codes::ENGINE_TARGET, what).hint("give --server redis://HOST:6379"))
             }
             None => components::of_record(record, wishes),
         }
@@ -240,10 +251,8 @@ fn answer(summary: &RestoreSummary) -> Answer {
     }
     let exit = summary.exit_code();
     let answer = Answer::words(summary, text).exit(exit);
-    match summary.items.iter().find_map(fault) {
-        Some(fault) if exit != 0 => answer.with_fault(fault),
-        _ => answer,
-    }
+    // The engine's exit code is that of the first of them.
+    summary.items.iter().filter_map(fault).fold(answer, Answer::with_fault)
 }
 
 /// The error of an item that is not whole; its text is the engine's.

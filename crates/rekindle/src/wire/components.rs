@@ -30,6 +30,25 @@ pub(crate) struct Server {
     pub(crate) password: Option<SecretRef>,
 }
 
+impl Server {
+    /// Whether its URL is one of this kind of component.
+    pub(crate) fn fits(&self, kind: ComponentKind) -> bool {
+        let schemes: &[&str] = match kind {
+            ComponentKind::Postgres => &["postgres://", "postgresql://"],
+            ComponentKind::Redis => &["redis://", "rediss://", "unix://"],
+            ComponentKind::Files | ComponentKind::Prometheus | ComponentKind::Grafana => &[],
+        };
+        schemes.iter().any(|scheme| self.url.starts_with(scheme))
+    }
+}
+
+impl Wishes {
+    /// The named server, when it is one for this kind.
+    fn server_for(&self, kind: ComponentKind) -> Option<&Server> {
+        self.server.as_ref().filter(|server| server.fits(kind))
+    }
+}
+
 /// Every configured component with its hooks.
 pub(crate) fn all(config: &Config, wishes: &Wishes) -> Result<Vec<Planned>> {
     let own_places = own_places(config);
@@ -62,11 +81,13 @@ pub(crate) fn of_config(
             Ok(Arc::new(component))
         }
         Kind::Postgres(postgres) => {
-            let options = postgres_options(postgres, wishes.server.as_ref()).map_err(|fault| fault.during(what()))?;
+            let options = postgres_options(postgres, wishes.server_for(ComponentKind::Postgres))
+                .map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
         }
         Kind::Redis(redis) => {
-            let options = redis_options(redis, wishes.server.as_ref()).map_err(|fault| fault.during(what()))?;
+            let options =
+                redis_options(redis, wishes.server_for(ComponentKind::Redis)).map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(RedisComponent::new(id.clone(), options)))
         }
     }
@@ -75,7 +96,7 @@ pub(crate) fn of_config(
 /// A component of a point that is not configured here: good for a restore into a new place.
 pub(crate) fn of_record(record: &ComponentRecord, wishes: &Wishes) -> Result<Arc<dyn Component>> {
     let id: ComponentId = record.id.clone();
-    let server = wishes.server.as_ref();
+    let server = wishes.server_for(record.kind);
     let password = server.and_then(|server| server.password.as_ref()).map(SecretRef::resolve).transpose()?;
     match record.kind {
         ComponentKind::Files => {

@@ -79,7 +79,7 @@ fn an_unreachable_host_is_20() {
 #[test]
 fn a_point_that_is_not_there_is_2() {
     let place = set_up::place();
-    place.ends(2, &["show", "latest"]).says("RK-RP-008", &["holds no point"]);
+    place.ends(2, &["show", "latest"]).says("RK-RP-008", &["there is no point yet"]);
     place.ends(2, &["show", "zz"]).says("RK-RP-008", &["latest"]);
 }
 

@@ -1,5 +1,6 @@
 //! The program as its users see it.
 
+mod acceptance;
 mod bad_input;
 mod flow;
 mod help;
@@ -7,3 +8,4 @@ mod keys;
 mod refused;
 mod run;
 mod set_up;
+mod stack;

@@ -14,7 +14,7 @@ fn a_restore_into_a_full_directory_is_21() {
     let place = set_up::place();
     backup(&place);
     place.write("full/keep.txt", "mine\n");
-    place.ends(21, &["restore", "latest", "--to", "full"]).says("RK-FI-", &["not empty"]);
+    place.ends(21, &["restore", "latest", "--to", "full"]).says("RK-FS-004", &["not empty"]);
     assert_eq!(place.read("full/keep.txt"), "mine\n");
 }
 
@@ -92,4 +92,5 @@ fn a_component_that_is_not_there_is_2() {
     place.ends(2, &["restore", "latest", "nope", "--to", "x"]).says("RK-EN-008", &["files"]);
     place.ends(2, &["cat", "latest", "files/no/such"]);
     place.ends(2, &["restore", "latest", "--live", "--in-place"]);
+    place.ends(2, &["restore", "latest", "--to", "x", "--server", "redis://127.0.0.1"]).says("RK-CL-001", &["no chosen"]);
 }
