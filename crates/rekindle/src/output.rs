@@ -1,5 +1,7 @@
 //! What a command answers, as text or as one JSON object; and errors.
 
+use std::fmt::Write as _;
+
 use std::io::{self, Write};
 
 use rekindle_core::{Fault, codes};
@@ -163,7 +165,7 @@ pub(crate) fn closed_is_fine(written: io::Result<()>) -> Result<(), Fault> {
 pub(crate) fn print_fault(fault: &Fault) {
     let mut text = format!("error[{}]: {}\n", fault.code().id, fault.chain());
     if let Some(hint) = fault.hint_text() {
-        text.push_str(&format!("hint: {hint}\n"));
+        let _ = writeln!(text, "hint: {hint}");
     }
     // There is no other place left to complain to.
     let _ = io::stderr().lock().write_all(text.as_bytes());

@@ -1,5 +1,7 @@
 //! How the work goes: one line per component on a terminal, a line every ten seconds elsewhere.
 
+use std::fmt::Write as _;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,11 +109,11 @@ impl Progress {
         let rate = done / seconds;
         let mut text = format!("{name}: {}", human::bytes(done));
         if expected > 0 {
-            text.push_str(&format!(" of {}", human::bytes(expected)));
+            let _ = write!(text, " of {}", human::bytes(expected));
         }
-        text.push_str(&format!(", {} entries, {}/s", scope.entries.load(Ordering::Relaxed), human::bytes(rate)));
+        let _ = write!(text, ", {} entries, {}/s", scope.entries.load(Ordering::Relaxed), human::bytes(rate));
         if expected > done && rate > 0 {
-            text.push_str(&format!(", ETA {}", human::seconds((expected - done) / rate)));
+            let _ = write!(text, ", ETA {}", human::seconds((expected - done) / rate));
         }
         text
     }

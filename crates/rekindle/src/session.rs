@@ -68,6 +68,7 @@ impl Session {
     }
 
     /// Now.
+    #[expect(clippy::unused_self, reason = "commands ask the session, not the host")]
     pub(crate) fn now(&self) -> jiff::Timestamp {
         SystemClock.now()
     }

@@ -1,5 +1,7 @@
 //! `backup`
 
+use std::fmt::Write as _;
+
 use std::sync::Arc;
 
 use clap::Args;
@@ -107,7 +109,7 @@ fn answer(report: &BackupReport) -> Answer {
     }
     for component in &report.components {
         for (class, count) in &component.notes.counts {
-            text.push_str(&format!("{}: {count} {}\n", component.component, class.as_str()));
+            let _ = writeln!(text, "{}: {count} {}", component.component, class.as_str());
         }
     }
     let problems = report.components.iter().filter_map(|one| Some((one.component.as_str(), one.problem.as_ref()?)));

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
 use rekindle_core::entry::{ContentRead, ReadFault};
@@ -32,7 +32,7 @@ impl Cat {
         }
         let repository = wire::open(session, &wire::place(session)?)?;
         let point = wire::point(&repository, &self.point)?;
-        let (component, path) = super::ls::split(self.path.clone().into_vec())?;
+        let (component, path) = super::ls::split(self.path.as_bytes())?;
         let Some(path) = path else {
             let what = format!("write `{component}`: this is a component, not a file");
             return Err(Fault::new(codes::CLI_USAGE, what).hint("rekindle ls POINT COMPONENT").into());

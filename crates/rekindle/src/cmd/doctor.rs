@@ -1,5 +1,7 @@
 //! `doctor`
 
+use std::fmt::Write as _;
+
 use std::sync::Arc;
 
 use clap::Args;
@@ -114,9 +116,9 @@ fn answer(sections: &[Section]) -> Answer {
                 Level::Warning => "warning",
                 Level::Bad => "BAD    ",
             };
-            text.push_str(&format!("{mark}  {}: {}\n", section.scope, finding.text));
+            let _ = writeln!(text, "{mark}  {}: {}", section.scope, finding.text);
             if let Some(remedy) = &finding.remedy {
-                text.push_str(&format!("         {remedy}\n"));
+                let _ = writeln!(text, "         {remedy}");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Restoring a snapshot that restic or rustic made: files into a new directory.
 
+use std::fmt::Write as _;
+
 use std::path::{Path, PathBuf};
 
 use rekindle_core::port::{Materialize, RunContext};
@@ -48,10 +50,10 @@ pub(super) fn restore(
         human::bytes(written.bytes)
     );
     for lost in &written.lost {
-        text.push_str(&format!("  LOST {}: {}\n", lost.path, lost.why));
+        let _ = writeln!(text, "  LOST {}: {}", lost.path, lost.why);
     }
     for problem in &written.attribute_problems {
-        text.push_str(&format!("  warning: {}: {}\n", problem.path, problem.why));
+        let _ = writeln!(text, "  warning: {}: {}", problem.path, problem.why);
     }
     let answer = Answer::words(json!({"snapshot": snapshot.id.hex(), "to": to, "report": written}), text);
     if written.lost.is_empty() {

@@ -39,7 +39,7 @@ impl Forget {
             admin::forget(&repository, &wanted, &wire::actor(wire::host_name()))?;
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };
-        let text: String = wanted.iter().map(|id| format!("{verb} {}\n", id.short())).collect();
+        let text = wanted.iter().fold(String::new(), |text, id| text + verb + " " + id.short() + "\n");
         let result = json!({"dry_run": self.dry_run, "removed": wanted});
         Ok(Answer::words(result, text))
     }

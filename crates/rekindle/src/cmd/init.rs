@@ -1,5 +1,7 @@
 //! `init`
 
+use std::fmt::Write as _;
+
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -193,12 +195,13 @@ fn write_new(file: &Path, text: &str) -> Result<()> {
 fn answer(file: &Path, url: &str, password: &Password, draft: &Draft, existed: bool) -> Answer {
     let mut text = format!("configuration  {}\n", file.display());
     let state = if existed { "was there already, and this password opens it" } else { "created" };
-    text.push_str(&format!("repository     {url} ({state})\n"));
+    let _ = writeln!(text, "repository     {url} ({state})");
     if let Some(written) = &password.written {
-        text.push_str(&format!(
-            "password       {}\n\nWithout this password nothing can be restored. Keep a copy of it off this host.\n",
+        let _ = writeln!(
+            text,
+            "password       {}\n\nWithout this password nothing can be restored. Keep a copy of it off this host.",
             written.display()
-        ));
+        );
     }
     text.push_str("\nNext:\n  1. look at the configuration; set users and passwords\n  2. rekindle doctor\n  3. rekindle backup\n");
     if url.starts_with("file:") || url.starts_with('/') {

@@ -1,5 +1,7 @@
 //! `list`
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_repo::points;
@@ -42,9 +44,8 @@ impl List {
         let mut text =
             if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { describe::table(&chosen) };
         if foreign > 0 {
-            text.push_str(&format!(
-                "\nand {foreign} snapshots of other programs: no points, but `restore` takes their ids\n"
-            ));
+            let _ =
+                writeln!(text, "\nand {foreign} snapshots of other programs: no points, but `restore` takes their ids");
         }
         let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
         let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});

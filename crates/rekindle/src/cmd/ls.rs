@@ -1,7 +1,7 @@
 //! `ls`
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
 use rekindle_core::entry::{EntryKind, EntryPath};
@@ -31,10 +31,10 @@ impl Ls {
         let point = wire::point(&repository, &self.point)?;
         let Some(path) = &self.path else {
             let names: Vec<&str> = point.manifest().components.iter().map(|one| one.id.as_str()).collect();
-            let text: String = names.iter().map(|name| format!("{name}/\n")).collect();
+            let text = names.iter().fold(String::new(), |text, name| text + name + "/\n");
             return Ok(Answer::data(json!({"point": point.id(), "components": names}), text));
         };
-        let (component, within) = split(path.clone().into_vec())?;
+        let (component, within) = split(path.as_bytes())?;
         let part = repository.open(point.id(), &component)?;
         let (mut rows, mut list) = (Vec::new(), Vec::new());
         for entry in part.list(within.as_ref())? {
@@ -52,14 +52,14 @@ impl Ls {
 }
 
 /// The component and the path below it.
-pub(super) fn split(path: Vec<u8>) -> Result<(ComponentId, Option<EntryPath>)> {
-    let shown = String::from_utf8_lossy(&path).escape_debug().to_string();
+pub(super) fn split(path: &[u8]) -> Result<(ComponentId, Option<EntryPath>)> {
+    let shown = String::from_utf8_lossy(path).escape_debug().to_string();
     let bad = |why: String| {
         Fault::new(codes::CLI_USAGE, format!("read the path `{shown}`"))
             .because(why)
             .hint("write COMPONENT/PATH; `rekindle ls POINT` lists the components")
     };
-    let trimmed = path.strip_suffix(b"/").unwrap_or(&path);
+    let trimmed = path.strip_suffix(b"/").unwrap_or(path);
     let mut parts = trimmed.splitn(2, |byte| *byte == b'/');
     let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
     let component: ComponentId = name.parse().map_err(|error: rekindle_core::id::BadId| bad(error.to_string()))?;
@@ -126,14 +126,14 @@ mod tests {
     #[test]
     fn paths_begin_with_a_component() {
         let parts = |text: &str| {
-            let (component, within) = split(text.as_bytes().to_vec()).unwrap();
+            let (component, within) = split(text.as_bytes()).unwrap();
             (component.to_string(), within.map(|path| path.to_string()))
         };
         assert_eq!(parts("files"), ("files".to_owned(), None));
         assert_eq!(parts("files/"), ("files".to_owned(), None));
         assert_eq!(parts("files/a/b/"), ("files".to_owned(), Some("a/b".to_owned())));
         for bad in ["", "/a", "Files", "files//a", "files/../x"] {
-            assert!(split(bad.as_bytes().to_vec()).is_err(), "{bad}");
+            assert!(split(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 }

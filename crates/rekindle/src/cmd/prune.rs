@@ -1,5 +1,7 @@
 //! `prune`
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use rekindle_repo::admin::{self, PruneOptions};
 use serde_json::json;
@@ -47,7 +49,7 @@ impl Prune {
         ];
         let mut text = if self.dry_run { "Nothing was removed.\n".to_owned() } else { String::new() };
         for (what, bytes) in rows {
-            text.push_str(&format!("{what:<24}{:>12}\n", human::bytes(bytes)));
+            let _ = writeln!(text, "{what:<24}{:>12}", human::bytes(bytes));
         }
         Ok(Answer::words(json!({"dry_run": self.dry_run, "report": report}), text))
     }

@@ -1,5 +1,7 @@
 //! `restore`
 
+use std::fmt::Write as _;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ const JOBS: usize = 2;
 /// Without --in-place or --live everything goes to a new place: a new directory, a new database. In place, a safety
 /// point is taken first and the old state is kept. Needs no configuration with --repo and a password.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Restore {
     /// Beginning of the point's id, or `latest`
     point: String,
@@ -244,7 +247,7 @@ fn plan_row(item: &rekindle_engine::restore::RestoreItemView) -> Vec<String> {
 fn answer(summary: &RestoreSummary) -> Answer {
     let mut text = format!("point {}, {}\n", summary.point.short(), human::millis(summary.elapsed_ms));
     if let Some(point) = &summary.safety_point {
-        text.push_str(&format!("safety point {} holds the state before\n", point.short()));
+        let _ = writeln!(text, "safety point {} holds the state before", point.short());
     }
     for item in &summary.items {
         text.push_str(&item_text(item));
@@ -282,15 +285,15 @@ fn item_text(item: &ItemReport) -> String {
     let mut text =
         format!("\n{} ({}): {}, {}\n", item.component, item.kind, item.state, human::millis(item.elapsed_ms));
     if let Some(report) = &item.report {
-        text.push_str(&format!("  {}: {} entries, {}\n", report.place, report.entries, human::bytes(report.bytes)));
+        let _ = writeln!(text, "  {}: {} entries, {}", report.place, report.entries, human::bytes(report.bytes));
         if let Some(old) = &report.kept_old {
-            text.push_str(&format!("  the old state is kept: {old}\n"));
+            let _ = writeln!(text, "  the old state is kept: {old}");
         }
         for lost in &report.lost {
-            text.push_str(&format!("  LOST {}: {}\n", lost.path, lost.why));
+            let _ = writeln!(text, "  LOST {}: {}", lost.path, lost.why);
         }
         for warning in &report.warnings {
-            text.push_str(&format!("  warning: {warning}\n"));
+            let _ = writeln!(text, "  warning: {warning}");
         }
     }
     for finding in &item.findings {
@@ -299,9 +302,9 @@ fn item_text(item: &ItemReport) -> String {
             Level::Warning => "warning",
             Level::Bad => "BAD",
         };
-        text.push_str(&format!("  {mark}: {}\n", finding.text));
+        let _ = writeln!(text, "  {mark}: {}", finding.text);
         if let Some(remedy) = &finding.remedy {
-            text.push_str(&format!("    {remedy}\n"));
+            let _ = writeln!(text, "    {remedy}");
         }
     }
     text

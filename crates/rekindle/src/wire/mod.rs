@@ -18,7 +18,7 @@ use rekindle_store::{StoreOptions, StoreUrl};
 use crate::session::{Faults, Session, SystemClock};
 
 /// Longest time of a hook when the configuration does not say.
-const HOOK_MAX: Duration = Duration::from_secs(300);
+const HOOK_MAX: Duration = Duration::from_mins(5);
 
 /// A repository: where it is and how it is opened.
 #[derive(Debug)]

@@ -88,7 +88,7 @@ fn init_writes_over_nothing() {
     let place = set_up::place();
     let before = std::fs::read(place.path().join("rekindle.toml")).unwrap();
     let url = place.path().join("second").display().to_string();
-    place.ends(21, &["init", "--repo", &url, "--files", "data"]).says("RK-CF-007", &["check-config"]);
+    place.ends(21, &["init", "--repo", &url, "--files", "data"]).says("RK-CF-007", &["--config FILE"]);
     assert_eq!(std::fs::read(place.path().join("rekindle.toml")).unwrap(), before);
     assert!(!place.path().join("second").exists());
 }

@@ -132,7 +132,7 @@ fn an_interrupted_backup_ends_with_130_and_leaves_no_point() {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The lock is there once the run writes.
     let locks = place.path().join("repo/locks");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while std::fs::read_dir(&locks).map_or(0, Iterator::count) == 0 {
         assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "the backup did not begin");
         std::thread::sleep(Duration::from_millis(20));

@@ -29,7 +29,7 @@ fn the_help_is_as_agreed() {
     for verb in VERBS {
         let help = place.ends(0, &[verb, "--help"]).out;
         // The global options are the same everywhere.
-        all.push_str(&format!("\n=== {verb}\n{}", help.split("Global options:").next().unwrap()));
+        all += &["\n=== ", verb, "\n", help.split("Global options:").next().unwrap()].concat();
     }
     insta::assert_snapshot!("help", all);
 }

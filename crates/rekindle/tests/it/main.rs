@@ -1,7 +1,10 @@
 //! The program as its users see it.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+
 mod acceptance;
 mod bad_input;
+mod bucket;
 mod flow;
 mod help;
 mod keys;

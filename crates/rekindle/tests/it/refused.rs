@@ -29,7 +29,7 @@ fn a_locked_repository_is_11() {
     place.write("rekindle.toml", &format!("{config}hooks = {{ before = [\"{hook}\"] }}\n"));
     let mut running = place.command(&["backup"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let locks = place.path().join("repo/locks");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while std::fs::read_dir(&locks).map_or(0, Iterator::count) == 0 {
         assert!(Instant::now() < until, "the backup did not begin");
         std::thread::sleep(Duration::from_millis(20));
@@ -92,5 +92,7 @@ fn a_component_that_is_not_there_is_2() {
     place.ends(2, &["restore", "latest", "nope", "--to", "x"]).says("RK-EN-008", &["files"]);
     place.ends(2, &["cat", "latest", "files/no/such"]);
     place.ends(2, &["restore", "latest", "--live", "--in-place"]);
-    place.ends(2, &["restore", "latest", "--to", "x", "--server", "redis://127.0.0.1"]).says("RK-CL-001", &["no chosen"]);
+    place
+        .ends(2, &["restore", "latest", "--to", "x", "--server", "redis://127.0.0.1"])
+        .says("RK-CL-001", &["no chosen"]);
 }
