@@ -45,7 +45,7 @@ impl List {
             if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { describe::table(&chosen) };
         if foreign > 0 {
             let _ =
-                writeln!(text, "\nand {foreign} snapshots of other programs: no points, but `restore` takes their ids");
+                writeln!(text, "\nsnapshots of other programs (no points, but `restore` takes their ids): {foreign}");
         }
         let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
         let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});

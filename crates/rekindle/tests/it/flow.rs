@@ -166,3 +166,27 @@ fn no_secret_is_shown() {
         assert!(!format!("{ended:?}").contains("canary"), "{arguments:?}: {ended:#?}");
     }
 }
+
+#[test]
+fn a_snapshot_that_restic_made_can_be_restored() {
+    let place = set_up::place();
+    let restic = |arguments: &[&str]| {
+        let output = std::process::Command::new(rekindle_testkit::tools::find("restic"))
+            .args(arguments)
+            .args(["--repo", "repo", "--password-file", "key", "--no-cache", "--json"])
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = restic(&["backup", "data"]);
+    let summary: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    let id = summary["snapshot_id"].as_str().unwrap();
+    let listed = place.json(0, &["list"]);
+    assert_eq!(listed["result"]["foreign_snapshots"], 1);
+    place.ends(2, &["restore", id]).says("RK-CL-001", &["--to DIRECTORY"]);
+    place.ends(0, &["restore", id, "--to", "back"]);
+    assert_eq!(place.read("back/data/sub/b.txt"), "two\n");
+    place.ends(21, &["restore", id, "--to", "back"]);
+}
