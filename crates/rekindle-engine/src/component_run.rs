@@ -48,7 +48,7 @@ pub(crate) async fn run(job: Job) -> Outcome {
         Ok(()) => capture(job).await,
         Err(fault) => Err(fault),
     };
-    let result = result.map_err(|fault| fault.during(format!("back up {kind} `{id}`")));
+    let result = result.map_err(|fault| named(fault, "back up", kind, &id));
     let error = result.as_ref().err();
     if let Some(fault) = error {
         context.monitor.problem(id.as_str(), fault);
@@ -134,4 +134,9 @@ async fn on_thread(
                 .hint("report this as a bug, with the log of the run"),
         )
     })
+}
+
+/// Puts verb, kind and name around an error that does not say yet which component it is about.
+pub(crate) fn named(fault: Fault, verb: &str, kind: ComponentKind, id: &ComponentId) -> Fault {
+    if fault.what().contains(&format!("`{id}`")) { fault } else { fault.during(format!("{verb} {kind} `{id}`")) }
 }

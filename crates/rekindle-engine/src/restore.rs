@@ -10,6 +10,7 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, PointId, Result, codes};
 use serde::Serialize;
 
 use crate::backup::{BackupOptions, backup};
+use crate::component_run::named;
 use crate::plan::{BackupPlan, stage};
 use crate::report::Problem;
 
@@ -235,7 +236,7 @@ async fn restore_item(
             }
         }
     };
-    let problem = problem.map(|fault| fault.during(format!("restore {kind} `{id}`")));
+    let problem = problem.map(|fault| named(fault, "restore", kind, &id));
     if let Some(fault) = &problem {
         context.monitor.problem(id.as_str(), fault);
     }

@@ -263,7 +263,8 @@ fn fault(item: &ItemReport) -> Option<Fault> {
     let what = format!("restore `{}`", item.component);
     if let Some(problem) = &item.problem {
         let code = codes::all().find(|code| code.id == problem.code).unwrap_or(codes::RUN_BUG);
-        let fault = Fault::new(code, what).because(problem.message.clone());
+        // The message begins with what was being done to this component.
+        let fault = Fault::new(code, problem.message.clone());
         return Some(match &problem.hint {
             Some(hint) => fault.hint(hint.clone()),
             None => fault,
@@ -275,7 +276,7 @@ fn fault(item: &ItemReport) -> Option<Fault> {
             Some(Fault::new(codes::REPO_RESTORE_INCOMPLETE, what).because(format!("{lost} entries are lost")))
         }
         "wrong" => {
-            Some(Fault::new(codes::ENGINE_VERIFY, what).because("what was restored is not what the point holds"))
+            Some(Fault::new(codes::ENGINE_CHECK, what).because("the findings above marked BAD say how it differs"))
         }
         _ => None,
     }

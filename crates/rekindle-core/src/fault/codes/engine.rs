@@ -12,6 +12,7 @@ codes! {
     ENGINE_OBJECTIVE = "RK-EN-009", Negative, AfterFix, "an objective is missed";
     ENGINE_KEEP = "RK-EN-010", Refused, AfterFix, "retention refused to remove these points";
     ENGINE_STATE = "RK-EN-011", Failed, AfterFix, "the state directory cannot be used";
+    ENGINE_CHECK = "RK-EN-014", Negative, Never, "what was restored is not what the point holds";
     ENGINE_SAFETY = "RK-EN-013", Refused, AfterFix, "the safety point before a restore in place could not be taken";
     ENGINE_TARGET = "RK-EN-012", Usage, AfterFix, "the restore target does not fit the component";
 }

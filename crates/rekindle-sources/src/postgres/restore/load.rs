@@ -119,12 +119,17 @@ impl Work {
         feed(self.spec, stop, Some(content), RESTORE_IDLE_MAX, &self.judge)
     }
 
-    fn parallel(mut self, folder: &Path, jobs: usize) -> Result<u64> {
+    fn parallel(self, folder: &Path, jobs: usize) -> Result<u64> {
         let spooled = Spooled::write(self.part.as_ref(), &self.path, folder, &self.cancel)?;
-        self.spec.args.push(format!("--jobs={jobs}").into());
-        self.spec.args.push(spooled.path.clone().into());
-        let stop = Stop::new(self.cancel);
-        feed(self.spec, stop, None, RESTORE_IDLE_MAX, &self.judge)?;
+        // Section by section: in one go, parallel workers may create the trigger of a partitioned
+        // table before the rows of its partitions are loaded, and it fires for every row.
+        for section in ["pre-data", "data", "post-data"] {
+            let mut spec = self.spec.clone();
+            spec.args.push(format!("--section={section}").into());
+            spec.args.push(format!("--jobs={jobs}").into());
+            spec.args.push(spooled.path.clone().into());
+            feed(spec, Stop::new(self.cancel.clone()), None, RESTORE_IDLE_MAX, &self.judge)?;
+        }
         Ok(spooled.bytes)
     }
 }
