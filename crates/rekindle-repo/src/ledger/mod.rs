@@ -10,6 +10,7 @@
 //! its record and every later point leaves no trace in the repository itself. The head is
 //! therefore worth keeping elsewhere (metrics, notifications, copies).
 
+mod adopt;
 mod chain;
 mod record;
 

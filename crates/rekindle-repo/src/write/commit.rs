@@ -21,11 +21,10 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeBuilder;
 use crate::format::{BadFormat, Id, names, time, unpacked};
 use crate::ledger::{Action, Event, Ledger};
+use crate::points::POINT_TAG;
 
 /// Name of the manifest in its directory.
 pub(crate) const MANIFEST_NAME: &str = "manifest.json";
-/// Tag of every snapshot that is a point of ours.
-pub(crate) const POINT_TAG: &str = "rekindle";
 
 fn bug(bad: BadFormat) -> Fault {
     Fault::new(codes::RUN_BUG, "encode the recovery point").because(bad)
@@ -41,7 +40,14 @@ impl Session {
         let ledger = Ledger::open(repo)?;
         let head = match &ledger {
             None => None,
-            Some(ledger) => ledger.head()?,
+            Some(ledger) => {
+                // An earlier run may have died between its snapshot and its record.
+                let adopted = ledger.adopt_recent(draft.host(), self.context.clock.now());
+                if let Err(fault) = adopted {
+                    self.context.monitor.problem("repository", &fault);
+                }
+                ledger.head()?
+            }
         };
         let finished = self.context.clock.now();
         let signing_key = ledger.as_ref().map(Ledger::public_key);

@@ -4,10 +4,12 @@ use std::fs;
 
 use rekindle_core::PointId;
 use rekindle_core::codes;
+use rekindle_core::entry::EntryKind;
 use rekindle_repo::ledger::{Action, Event, Ledger, contradiction, live};
 
 use crate::support::{Now, Place};
-use rekindle_core::port::Clock;
+use crate::write_support::{plain, save};
+use rekindle_core::port::{Clock, Reuse};
 
 fn point(number: u8) -> PointId {
     format!("{number:02x}").repeat(32).parse().unwrap()
@@ -84,4 +86,19 @@ fn several_writers_get_different_numbers() {
     });
     let entries = Ledger::open(&repo).unwrap().unwrap().read_all().unwrap();
     assert_eq!(entries.len(), 20);
+}
+
+#[test]
+fn a_point_whose_record_was_never_written_is_adopted_by_the_next_run() {
+    let place = Place::new();
+    let repo = place.init();
+    let save =
+        |name: &str| save(&repo, vec![plain(name, EntryKind::Directory)], Reuse::Nothing).unwrap().0.id().clone();
+    let first = save("a");
+    let died = save("b");
+    fs::remove_file(place.repo_path().join("rekindle/ledger/000000000002")).unwrap();
+    let last = save("c");
+    let entries = Ledger::open(&repo).unwrap().unwrap().read_all().unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.record.action, entry.record.point.clone())).collect();
+    assert_eq!(told, [(Action::Committed, first), (Action::Adopted, died), (Action::Committed, last)]);
 }
