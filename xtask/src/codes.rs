@@ -16,20 +16,13 @@ pub fn check(root: &Path) -> Vec<String> {
         if text.is_empty() {
             found.push(format!("docs/errors/{name} is missing"));
         } else if !text.starts_with(&format!("# {}: {}\n", code.id, code.title)) {
-            found.push(format!(
-                "docs/errors/{name} must start with `# {}: {}`",
-                code.id, code.title
-            ));
+            found.push(format!("docs/errors/{name} must start with `# {}: {}`", code.id, code.title));
         } else if let Some(heading) = HEADINGS.iter().find(|heading| !text.contains(**heading)) {
             found.push(format!("docs/errors/{name} lacks `{heading}`"));
         }
         expected.insert(name);
     }
-    for entry in std::fs::read_dir(&directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !expected.contains(&name) && name != "README.md" {
             found.push(format!("docs/errors/{name} describes no code"));

@@ -18,10 +18,7 @@ pub fn tidy(root: &Path) -> Vec<(&'static str, Vec<String>)> {
 
 /// The checkout's root.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 /// Rust files of the project, sorted.
@@ -48,12 +45,7 @@ pub fn sources(root: &Path) -> Vec<PathBuf> {
 /// Left-overs that must not be landed.
 fn words(root: &Path) -> Vec<String> {
     // Spelled apart so that this file does not find itself.
-    let banned = [
-        concat!("todo", "!("),
-        concat!("unimplemented", "!("),
-        concat!("FIX", "ME"),
-        concat!("dbg", "!("),
-    ];
+    let banned = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("dbg", "!(")];
     let mut found = Vec::new();
     for path in sources(root) {
         let text = std::fs::read_to_string(&path).unwrap_or_default();

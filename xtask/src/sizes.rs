@@ -15,21 +15,13 @@ pub fn check(root: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let lines = text.lines().count();
         if lines > FILE_LINES_MAX {
-            found.push(format!(
-                "{}: {lines} lines, at most {FILE_LINES_MAX}",
-                path.display()
-            ));
+            found.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", path.display()));
         }
         match syn::parse_file(&text) {
             Ok(file) => {
                 let mut functions = Functions { long: Vec::new() };
                 functions.visit_file(&file);
-                found.extend(
-                    functions
-                        .long
-                        .into_iter()
-                        .map(|long| format!("{}: {long}", path.display())),
-                );
+                found.extend(functions.long.into_iter().map(|long| format!("{}: {long}", path.display())));
             }
             Err(error) => found.push(format!("{}: does not parse: {error}", path.display())),
         }
@@ -46,9 +38,7 @@ impl Functions {
         let span = block.span();
         let lines = span.end().line.saturating_sub(span.start().line) + 1;
         if lines > FUNCTION_LINES_MAX {
-            self.long.push(format!(
-                "fn {name}: {lines} lines, at most {FUNCTION_LINES_MAX}"
-            ));
+            self.long.push(format!("fn {name}: {lines} lines, at most {FUNCTION_LINES_MAX}"));
         }
     }
 }
@@ -75,12 +65,6 @@ mod tests {
         let file = syn::parse_file(&format!("fn short() {{}}\nfn long() {{\n{body}}}\n")).unwrap();
         let mut functions = Functions { long: Vec::new() };
         functions.visit_file(&file);
-        assert_eq!(
-            functions.long,
-            [format!(
-                "fn long: {} lines, at most 70",
-                FUNCTION_LINES_MAX + 2
-            )]
-        );
+        assert_eq!(functions.long, [format!("fn long: {} lines, at most 70", FUNCTION_LINES_MAX + 2)]);
     }
 }

@@ -2,10 +2,7 @@
 
 #[test]
 fn the_tree_is_tidy() {
-    let untidy: Vec<_> = xtask::tidy(&xtask::root())
-        .into_iter()
-        .filter(|(_, found)| !found.is_empty())
-        .collect();
+    let untidy: Vec<_> = xtask::tidy(&xtask::root()).into_iter().filter(|(_, found)| !found.is_empty()).collect();
     assert!(untidy.is_empty(), "{untidy:#?}");
 }
 

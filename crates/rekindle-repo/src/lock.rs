@@ -23,7 +23,7 @@ use crate::repo::Repo;
 const STALE_AFTER_SECONDS: i64 = 30 * 60;
 /// A run whose last refresh is older than this must not rely on its lock any more.
 const UNSAFE_AFTER_SECONDS: i64 = 25 * 60;
-const REFRESH_EVERY: Duration = Duration::from_secs(4 * 60);
+const REFRESH_EVERY: Duration = Duration::from_mins(4);
 /// Pause between writing the lock and looking again, for stores whose listings lag; as restic.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -59,13 +59,13 @@ impl std::fmt::Debug for Lock {
 
 impl Lock {
     /// Takes the lock, or says who holds it (`REPO_LOCKED`). Removes stale locks. Blocking.
-    pub fn acquire(repo: &Repo, clock: Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
-        refuse_conflicts(repo, &*clock, kind, None)?;
-        let current = write(repo, &*clock, kind)?;
+    pub fn acquire(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
+        refuse_conflicts(repo, &**clock, kind, None)?;
+        let current = write(repo, &**clock, kind)?;
         let mut lock =
-            Self::guard(Held { repo: repo.clone(), clock: Arc::clone(&clock), kind, current: Mutex::new(current) })?;
+            Self::guard(Held { repo: repo.clone(), clock: Arc::clone(clock), kind, current: Mutex::new(current) })?;
         std::thread::sleep(SETTLE);
-        if let Err(fault) = refuse_conflicts(repo, &*clock, kind, Some(current.0)) {
+        if let Err(fault) = refuse_conflicts(repo, &**clock, kind, Some(current.0)) {
             lock.stop_and_join()?;
             return Err(fault);
         }

@@ -35,26 +35,17 @@ impl HookRunner for ProcessHooks {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        let mut child = command.spawn().map_err(|error| {
-            failed()
-                .because(error)
-                .hint(format!("check that `{name}` exists and may be executed"))
-        })?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed().because(error).hint(format!("check that `{name}` exists and may be executed")))?;
         let out = tokio::spawn(tail(child.stdout.take()));
         let err = tokio::spawn(tail(child.stderr.take()));
-        let status = match tokio::time::timeout(hook.timeout, child.wait()).await {
-            Ok(waited) => waited.map_err(|error| failed().because(error))?,
-            Err(_) => {
-                end_group(&mut child).await;
-                let why = format!(
-                    "it did not end within {} s and was killed",
-                    hook.timeout.as_secs()
-                );
-                return Err(failed()
-                    .because(why)
-                    .hint("raise the hook's `timeout` or make it faster"));
-            }
+        let Ok(waited) = tokio::time::timeout(hook.timeout, child.wait()).await else {
+            end_group(&mut child).await;
+            let why = format!("it did not end within {} s and was killed", hook.timeout.as_secs());
+            return Err(failed().because(why).hint("raise the hook's `timeout` or make it faster"));
         };
+        let status = waited.map_err(|error| failed().because(error))?;
         match status.code() {
             Some(0) => Ok(HookOutcome::Done),
             Some(SOFT_SKIP) => Ok(HookOutcome::SoftSkip),
@@ -64,10 +55,7 @@ impl HookRunner for ProcessHooks {
 }
 
 async fn end_group(child: &mut Child) {
-    let group = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(rustix::process::Pid::from_raw);
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
         // An error means that the group is gone already, which is what is wanted.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -111,46 +99,24 @@ mod tests {
 
     fn hook(script: &str, timeout_ms: u64) -> Hook {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Hook {
-            command,
-            timeout: Duration::from_millis(timeout_ms),
-        }
+        Hook { command, timeout: Duration::from_millis(timeout_ms) }
     }
 
     #[tokio::test]
     async fn exit_codes_decide() {
-        let run = |script: &'static str| async move {
-            ProcessHooks.run(&hook(script, 10_000), &[]).await
-        };
+        let run = |script: &'static str| async move { ProcessHooks.run(&hook(script, 10_000), &[]).await };
         assert_eq!(run("exit 0").await.unwrap(), HookOutcome::Done);
         assert_eq!(run("exit 75").await.unwrap(), HookOutcome::SoftSkip);
         let fault = run("echo no space on /data >&2; exit 3").await.unwrap_err();
-        assert!(
-            fault
-                .chain()
-                .contains("exit status: 3, it said: no space on /data"),
-            "{fault:?}"
-        );
-        assert!(
-            run("kill -9 $$")
-                .await
-                .unwrap_err()
-                .chain()
-                .contains("signal: 9")
-        );
+        assert!(fault.chain().contains("exit status: 3, it said: no space on /data"), "{fault:?}");
+        assert!(run("kill -9 $$").await.unwrap_err().chain().contains("signal: 9"));
     }
 
     #[tokio::test]
     async fn values_reach_the_hook_and_are_not_interpolated() {
         let variables = [("REKINDLE_ERROR", "$(exit 9); `exit 9`".to_owned())];
         let check = r#"test "$REKINDLE_ERROR" = '$(exit 9); `exit 9`'"#;
-        assert_eq!(
-            ProcessHooks
-                .run(&hook(check, 10_000), &variables)
-                .await
-                .unwrap(),
-            HookOutcome::Done
-        );
+        assert_eq!(ProcessHooks.run(&hook(check, 10_000), &variables).await.unwrap(), HookOutcome::Done);
     }
 
     #[tokio::test]
@@ -158,10 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
         let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
-        let fault = ProcessHooks
-            .run(&hook(&script, 1_000), &[])
-            .await
-            .unwrap_err();
+        let fault = ProcessHooks.run(&hook(&script, 1_000), &[]).await.unwrap_err();
         assert!(fault.chain().contains("did not end within"), "{fault:?}");
         let child = std::fs::read_to_string(pid).unwrap();
         let stat = format!("/proc/{}/stat", child.trim());
@@ -172,10 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let hook = Hook {
-            command: vec!["/no/such/program".to_owned()],
-            timeout: Duration::from_secs(1),
-        };
+        let hook = Hook { command: vec!["/no/such/program".to_owned()], timeout: Duration::from_secs(1) };
         let fault = ProcessHooks.run(&hook, &[]).await.unwrap_err();
         assert!(fault.chain().contains("/no/such/program"));
         assert!(fault.hint_text().is_some());

@@ -32,7 +32,7 @@ pub struct CopyReport {
 /// The engine leaves out silently what it does not find, so every blob is looked for here before,
 /// and there afterwards; a snapshot that came out not whole is removed again.
 pub fn copy(from: &Repo, ids: &[PointId], to: &Repo, actor: &Actor) -> Result<CopyReport> {
-    let lock = Lock::acquire(to, Arc::clone(&actor.clock), LockKind::Shared)?;
+    let lock = Lock::acquire(to, &actor.clock, LockKind::Shared)?;
     let result = copy_locked(from, ids, to, actor, &lock);
     finish(lock, result)
 }

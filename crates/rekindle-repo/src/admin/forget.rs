@@ -37,7 +37,7 @@ pub fn forget(repo: &Repo, ids: &[PointId], actor: &Actor) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
-    let lock = Lock::acquire(repo, Arc::clone(&actor.clock), LockKind::Exclusive)?;
+    let lock = Lock::acquire(repo, &actor.clock, LockKind::Exclusive)?;
     let result = forget_locked(repo, ids, actor, &lock);
     finish(lock, result)
 }

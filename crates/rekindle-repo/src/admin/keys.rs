@@ -67,15 +67,13 @@ pub fn key_add(repo: &Repo, password: &Secret<String>, label: &KeyLabel) -> Resu
     let (id, bytes) = new_key_file(repo.key(), password, label)?;
     let object = key_object(&id)?;
     repo.store().put(&object, Bytes::from(bytes), PutMode::IfAbsent)?;
-    match opens(repo, &id, password)? {
-        true => Ok(id),
-        false => {
-            repo.store().delete(&object)?;
-            Err(Fault::new(codes::REPO_DAMAGED, format!("read back the new key {id}"))
-                .because("it does not open the repository")
-                .hint("nothing was changed; check the storage with `rekindle doctor`"))
-        }
+    if opens(repo, &id, password)? {
+        return Ok(id);
     }
+    repo.store().delete(&object)?;
+    Err(Fault::new(codes::REPO_DAMAGED, format!("read back the new key {id}"))
+        .because("it does not open the repository")
+        .hint("nothing was changed; check the storage with `rekindle doctor`"))
 }
 
 /// Removes a key file by the beginning of its id. Neither the one `in_use` opens nor the last

@@ -84,7 +84,7 @@ impl PruneReport {
 /// Removes data no snapshot needs. `REPO_PRUNE_REFUSED` when the view of the repository is
 /// doubtful or more would go than is allowed.
 pub fn prune(repo: &Repo, options: &PruneOptions, actor: &Actor) -> Result<PruneReport> {
-    let lock = Lock::acquire(repo, Arc::clone(&actor.clock), LockKind::Exclusive)?;
+    let lock = Lock::acquire(repo, &actor.clock, LockKind::Exclusive)?;
     let result = refuse_doubtful(repo).and_then(|()| prune_locked(repo, options, &lock));
     finish(lock, result)
 }

@@ -90,7 +90,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("the engine panicked: {text}")
 }
 
-/// Turns an error of `rustic_core` into ours. When it carries one of ours, that one comes out.
+/// Turns an error of `rustic_core`, which comes boxed, into ours. When it carries one of ours, that one comes out.
+#[expect(clippy::boxed_local, clippy::needless_pass_by_value, reason = "it is used as `map_err(|e| fault(.., e))`")]
 pub(super) fn fault(what: &str, error: Box<RusticError>) -> Fault {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
     while let Some(cause) = next {

@@ -69,11 +69,8 @@ fn fraction(rest: &[u8]) -> Option<(u32, &[u8])> {
     if count == 0 {
         return None;
     }
-    let mut nanoseconds = 0;
-    for at in 0..9 {
-        let digit = if at < count { after[at] - b'0' } else { 0 };
-        nanoseconds = nanoseconds * 10 + u32::from(digit);
-    }
+    let digits = after[..count].iter().copied().chain(std::iter::repeat(b'0')).take(9);
+    let nanoseconds = digits.fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
     Some((nanoseconds, &after[count..]))
 }
 

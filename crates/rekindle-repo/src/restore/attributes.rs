@@ -76,10 +76,8 @@ pub(crate) fn set_named(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta, own
         }
     }
     // A link has no mode of its own on Linux; `chmod` would change what it points to.
-    if !link {
-        if let Err(error) = set_mode_of_special(directory, name, mode(meta, owned)) {
-            problems.note("set mode", error);
-        }
+    if !link && let Err(error) = set_mode_of_special(directory, name, mode(meta, owned)) {
+        problems.note("set mode", error);
     }
     let set = rustix::fs::utimensat(directory, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW);
     if let Err(error) = set {

@@ -11,6 +11,7 @@ mod trees;
 
 use std::collections::HashSet;
 
+use rekindle_core::point::RecoveryPoint;
 use rekindle_core::{Fault, Result, codes};
 
 use crate::format::Id;
@@ -137,13 +138,15 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
             report.damage("rekindle/ledger".to_owned(), &fault);
         }
     }
-    let present: HashSet<_> = view.points.iter().map(|p| p.id()).chain(view.unreadable.iter().map(|u| &u.id)).collect();
+    let present: HashSet<_> =
+        view.points.iter().map(RecoveryPoint::id).chain(view.unreadable.iter().map(|u| &u.id)).collect();
     for id in ledger::live(&audit.entries).keys() {
         if !present.contains(id) {
             report.point_damage(id, "", "its snapshot is not in the repository", codes::REPO_LEDGER);
         }
     }
     let recorded: HashSet<_> = audit.entries.iter().map(|e| &e.record.point).collect();
-    report.unrecorded = view.points.iter().map(|p| p.id()).filter(|id| !recorded.contains(id)).cloned().collect();
+    report.unrecorded =
+        view.points.iter().map(RecoveryPoint::id).filter(|id| !recorded.contains(id)).cloned().collect();
     Ok(())
 }

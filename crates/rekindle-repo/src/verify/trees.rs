@@ -120,12 +120,11 @@ fn file(reader: &SharedReader, node: &Node, ids: &[Id], facts: &mut Facts, findi
     debug_assert!(node.meta.kind == EntryKind::File);
     let (mut size, mut whole) = (0_u64, true);
     for id in ids {
-        match reader.index.find(BlobKind::Data, id).next() {
-            Some(location) => size = size.saturating_add(location.blob.content_length()),
-            None => {
-                whole = false;
-                findings.missing.push(*id);
-            }
+        if let Some(location) = reader.index.find(BlobKind::Data, id).next() {
+            size = size.saturating_add(location.blob.content_length());
+        } else {
+            whole = false;
+            findings.missing.push(*id);
         }
     }
     // Streams written by rustic record no size.

@@ -91,7 +91,7 @@ impl Session {
     pub fn begin(repo: &Repo, context: &RunContext) -> Result<Self> {
         context.cancel.check()?;
         context.monitor.phase("repository", "lock");
-        let lock = Lock::acquire(repo, Arc::clone(&context.clock), LockKind::Shared)?;
+        let lock = Lock::acquire(repo, &context.clock, LockKind::Shared)?;
         match Self::start(repo, context) {
             Ok((shared, workers)) => Ok(Self {
                 shared,

@@ -119,7 +119,7 @@ impl Packs {
         sent?;
         self.shared.failure.check()?;
         let rest = std::mem::take(&mut *lock(&self.shared.index));
-        write_index(&self.shared.repo, rest)
+        write_index(&self.shared.repo, &rest)
     }
 
     /// Ends the upload threads; after a failure they throw away what is queued.
@@ -166,10 +166,10 @@ fn upload(shared: &Shared, pack: Open) -> Result<()> {
         index.packs.push(entry);
         full
     };
-    full.map_or(Ok(()), |index| write_index(repo, index))
+    full.map_or(Ok(()), |index| write_index(repo, &index))
 }
 
-fn write_index(repo: &Repo, index: IndexFile) -> Result<()> {
+fn write_index(repo: &Repo, index: &IndexFile) -> Result<()> {
     if index.packs.is_empty() {
         return Ok(());
     }

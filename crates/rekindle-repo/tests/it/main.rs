@@ -1,5 +1,7 @@
 //! Integration tests of the repository: one binary.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod admin;
 mod ledger;
 mod read;

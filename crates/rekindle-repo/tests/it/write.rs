@@ -299,14 +299,14 @@ fn opening_says_what_is_wrong() {
 fn locks_exclude_and_a_lost_one_prevents_the_point() {
     let bench = Bench::memory();
     let repo = bench.open();
-    let clock = || std::sync::Arc::new(Now);
-    let shared = Lock::acquire(&repo, clock(), LockKind::Shared).unwrap();
-    let second = Lock::acquire(&repo, clock(), LockKind::Shared).unwrap();
-    let fault = Lock::acquire(&repo, clock(), LockKind::Exclusive).unwrap_err();
+    let clock = || -> std::sync::Arc<dyn rekindle_core::port::Clock> { std::sync::Arc::new(Now) };
+    let shared = Lock::acquire(&repo, &clock(), LockKind::Shared).unwrap();
+    let second = Lock::acquire(&repo, &clock(), LockKind::Shared).unwrap();
+    let fault = Lock::acquire(&repo, &clock(), LockKind::Exclusive).unwrap_err();
     assert!(fault.is(codes::REPO_LOCKED) && fault.exit_code() == 11);
     shared.release().unwrap();
     second.release().unwrap();
-    let exclusive = Lock::acquire(&repo, clock(), LockKind::Exclusive).unwrap();
+    let exclusive = Lock::acquire(&repo, &clock(), LockKind::Exclusive).unwrap();
     let fault = Session::begin(&repo, &context()).unwrap_err();
     assert!(fault.is(codes::REPO_LOCKED), "{fault:?}");
     exclusive.release().unwrap();

@@ -31,7 +31,7 @@ fn try_restic(program: &Path, bench: &Bench, arguments: &[&str]) -> Output {
 fn restic(program: &Path, bench: &Bench, arguments: &[&str]) -> Vec<u8> {
     let output = try_restic(program, bench, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program:?} {arguments:?}: {said}");
+    assert!(output.status.success(), "{} {arguments:?}: {said}", program.display());
     output.stdout
 }
 
@@ -130,7 +130,8 @@ fn restic_honours_our_lock_and_we_honour_its_format() {
     let repo = bench.open();
     save(&repo, vec![stream("s", vec![1], Act::Good)], Reuse::Nothing).unwrap();
     for program in restics() {
-        let lock = Lock::acquire(&repo, Arc::new(Now), LockKind::Shared).unwrap();
+        let lock =
+            Lock::acquire(&repo, &(Arc::new(Now) as Arc<dyn rekindle_core::port::Clock>), LockKind::Shared).unwrap();
         restic(&program, &bench, &["snapshots"]);
         let refused = try_restic(&program, &bench, &["prune"]);
         let said = String::from_utf8_lossy(&refused.stderr);

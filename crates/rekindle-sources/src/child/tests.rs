@@ -12,7 +12,7 @@ fn shell(script: &str) -> ChildSpec {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), script.into()],
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
-        idle_max: Duration::from_secs(60),
+        idle_max: Duration::from_mins(1),
         what: "run a test".into(),
         code: PG_DUMP,
         secrets: vec![Secret::new("canary-7".to_owned())],
@@ -122,7 +122,7 @@ impl ContentRead for Bytes {
 
 fn fed(script: &str, damaged: bool) -> rekindle_core::Result<u64> {
     let bytes = Bytes(std::io::Cursor::new(vec![b'x'; 3_000_000]), damaged);
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     feed(shell(script), Stop::default(), Some(Box::new(bytes)), patience, &judge())
 }
 

@@ -47,7 +47,7 @@ pub(super) fn find(bin_dir: Option<&Path>, server: u32, least: u32, name: &str) 
     let found = candidates(bin_dir, name);
     match choose(&found, server, least) {
         Some(programs) => Ok(programs.clone()),
-        None => Err(none(&found, bin_dir, least, name)),
+        None => Err(none(&found, bin_dir, server.max(least), name)),
     }
 }
 

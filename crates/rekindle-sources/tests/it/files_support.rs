@@ -81,6 +81,7 @@ impl Collected {
 }
 
 /// Reads one content as the repository does: again while the source asks for it.
+#[expect(clippy::type_complexity, reason = "one use, taken apart at once")]
 pub(crate) fn read_content(content: Content) -> Result<Option<(Vec<u8>, u64, u64, Option<Meta>)>> {
     let mut source = match content {
         Content::None => return Ok(Some((Vec::new(), 0, 0, None))),
@@ -242,6 +243,7 @@ pub(crate) struct MemoryPart {
 }
 
 impl MemoryPart {
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it for this call")]
     pub(crate) fn of(options: FilesOptions) -> Self {
         let (collected, proof) = capture(options.clone()).unwrap();
         let roots: Vec<String> = options.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect();
@@ -263,6 +265,7 @@ impl MemoryPart {
         }
     }
 
+    #[expect(clippy::unused_self, reason = "it is a move of the part")]
     fn write(&self, taken: &Taken, at: &Path, links: &mut Vec<(u64, PathBuf)>) {
         if let Some(above) = at.parent() {
             fs::create_dir_all(above).unwrap();

@@ -148,7 +148,7 @@ pub(crate) fn pull(entries: Entries, mut at_dump: impl FnMut(&str)) -> Result<(B
                 Err(ReadFault::Abort(fault)) => return Err(fault),
                 Err(ReadFault::Skip) => panic!("an entry cannot be skipped"),
             };
-            if bytes.is_empty() && name.ends_with(".dump") {
+            if bytes.is_empty() && Path::new(&name).extension().is_some_and(|extension| extension == "dump") {
                 at_dump(&name);
             }
             bytes.extend_from_slice(&piece[..given]);
