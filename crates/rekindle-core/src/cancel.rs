@@ -33,9 +33,7 @@ impl Cancel {
             Reason::Terminated => 2,
             Reason::SiblingFailed => 3,
         };
-        let _ = self
-            .0
-            .compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.compare_exchange(0, value, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Why the run has to stop, if it has to.
@@ -57,18 +55,9 @@ impl Cancel {
     pub fn check(&self) -> Result<()> {
         match self.reason() {
             None => Ok(()),
-            Some(Reason::Interrupted) => Err(Fault::new(
-                codes::RUN_INTERRUPTED,
-                "stop the run: interrupted",
-            )),
-            Some(Reason::Terminated) => Err(Fault::new(
-                codes::RUN_TERMINATED,
-                "stop the run: terminated",
-            )),
-            Some(Reason::SiblingFailed) => Err(Fault::new(
-                codes::RUN_SIBLING,
-                "stop: another part of this run failed",
-            )),
+            Some(Reason::Interrupted) => Err(Fault::new(codes::RUN_INTERRUPTED, "stop the run: interrupted")),
+            Some(Reason::Terminated) => Err(Fault::new(codes::RUN_TERMINATED, "stop the run: terminated")),
+            Some(Reason::SiblingFailed) => Err(Fault::new(codes::RUN_SIBLING, "stop: another part of this run failed")),
         }
     }
 }

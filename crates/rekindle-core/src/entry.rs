@@ -69,9 +69,7 @@ impl EntryPath {
 
     /// Whether this is `other` or stands below it.
     pub fn is_within(&self, other: &Self) -> bool {
-        self.0
-            .strip_prefix(&*other.0)
-            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
     }
 }
 
@@ -181,11 +179,7 @@ impl Meta {
     /// Attributes for content that does not come from a file system.
     pub fn synthetic(kind: EntryKind, modified: jiff::Timestamp) -> Self {
         let time = FileTime::from(modified);
-        let mode = if matches!(kind, EntryKind::Directory) {
-            0o700
-        } else {
-            0o600
-        };
+        let mode = if matches!(kind, EntryKind::Directory) { 0o700 } else { 0o600 };
         Self {
             kind,
             mode,
@@ -210,10 +204,7 @@ impl From<jiff::Timestamp> for FileTime {
         let nanos = time.as_nanosecond();
         let seconds = nanos.div_euclid(1_000_000_000);
         let rest = nanos.rem_euclid(1_000_000_000);
-        Self {
-            seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
-            nanoseconds: u32::try_from(rest).unwrap_or(0),
-        }
+        Self { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanoseconds: u32::try_from(rest).unwrap_or(0) }
     }
 }
 
@@ -311,14 +302,7 @@ mod tests {
     #[test]
     fn order_is_by_directory_and_not_by_the_slash_byte() {
         // `a!b` < `a/b` as bytes ('!' < '/'), but `a` and its content come before `a!b`.
-        let mut paths = [
-            path("a!b"),
-            path("a/b"),
-            path("a"),
-            path("b"),
-            path("a/b/c"),
-            path("a-"),
-        ];
+        let mut paths = [path("a!b"), path("a/b"), path("a"), path("b"), path("a/b/c"), path("a-")];
         paths.sort();
         let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["a", "a/b", "a/b/c", "a!b", "a-", "b"]);
@@ -337,12 +321,6 @@ mod tests {
     #[test]
     fn times_before_1970_keep_positive_nanoseconds() {
         let time = jiff::Timestamp::from_nanosecond(-1).unwrap();
-        assert_eq!(
-            FileTime::from(time),
-            FileTime {
-                seconds: -1,
-                nanoseconds: 999_999_999
-            }
-        );
+        assert_eq!(FileTime::from(time), FileTime { seconds: -1, nanoseconds: 999_999_999 });
     }
 }

@@ -46,12 +46,7 @@ pub struct BadId {
 
 impl fmt::Display for BadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` is not a usable name: {}",
-            self.given.escape_debug(),
-            self.rule
-        )
+        write!(f, "`{}` is not a usable name: {}", self.given.escape_debug(), self.rule)
     }
 }
 
@@ -77,24 +72,15 @@ impl FromStr for ComponentId {
     type Err = BadId;
 
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = |rule| {
-            Err(BadId {
-                given: text.to_owned(),
-                rule,
-            })
-        };
+        let bad = |rule| Err(BadId { given: text.to_owned(), rule });
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
         match text.as_bytes() {
             [] => bad("it is empty"),
-            bytes if bytes.len() > COMPONENT_ID_LENGTH_MAX => {
-                bad("it is longer than 63 characters")
-            }
+            bytes if bytes.len() > COMPONENT_ID_LENGTH_MAX => bad("it is longer than 63 characters"),
             bytes if !bytes.iter().copied().all(good) => bad("use only a-z, 0-9, `-` and `_`"),
             [b'-' | b'_', ..] => bad("it must start with a letter or a digit"),
             _ if text == RESERVED_DIRECTORY => bad("`rekindle` is reserved for the manifest"),
-            _ if text == "full" || text == "latest" => {
-                bad("`full` and `latest` are words of the command line")
-            }
+            _ if text == "full" || text == "latest" => bad("`full` and `latest` are words of the command line"),
             _ => Ok(Self(text.to_owned())),
         }
     }
@@ -127,10 +113,7 @@ pub struct RunId(String);
 impl RunId {
     /// `20261122T143000Z-1a2b3c4d` from the start of the run and random bits of the caller.
     pub fn new(started: jiff::Timestamp, random: u32) -> Self {
-        Self(format!(
-            "{}-{random:08x}",
-            started.strftime("%Y%m%dT%H%M%SZ")
-        ))
+        Self(format!("{}-{random:08x}", started.strftime("%Y%m%dT%H%M%SZ")))
     }
 
     /// The name as text.
@@ -170,10 +153,7 @@ impl FromStr for PointId {
         if text.len() == 64 && text.bytes().all(hex) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(BadId {
-                given: text.to_owned(),
-                rule: "a point id is 64 lower-case hex digits",
-            })
+            Err(BadId { given: text.to_owned(), rule: "a point id is 64 lower-case hex digits" })
         }
     }
 }
@@ -204,22 +184,9 @@ mod tests {
     #[test]
     fn component_ids_are_safe_directory_names() {
         for good in ["database", "uploads-2", "a", "0_x"] {
-            assert_eq!(
-                good.parse::<ComponentId>().map(String::from),
-                Ok(good.to_owned())
-            );
+            assert_eq!(good.parse::<ComponentId>().map(String::from), Ok(good.to_owned()));
         }
-        for bad in [
-            "",
-            "..",
-            "a/b",
-            "Übung",
-            "-x",
-            "rekindle",
-            "full",
-            "a b",
-            &"x".repeat(64),
-        ] {
+        for bad in ["", "..", "a/b", "Übung", "-x", "rekindle", "full", "a b", &"x".repeat(64)] {
             assert!(bad.parse::<ComponentId>().is_err(), "{bad}");
         }
     }
@@ -227,10 +194,7 @@ mod tests {
     #[test]
     fn point_ids_are_snapshot_ids() {
         let text = "0123456789abcdef".repeat(4);
-        assert_eq!(
-            text.parse::<PointId>().map(|id| id.short().to_owned()),
-            Ok("01234567".to_owned())
-        );
+        assert_eq!(text.parse::<PointId>().map(|id| id.short().to_owned()), Ok("01234567".to_owned()));
         assert!(text.to_uppercase().parse::<PointId>().is_err());
         assert!(text[1..].parse::<PointId>().is_err());
     }

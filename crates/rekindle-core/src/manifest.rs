@@ -113,10 +113,7 @@ impl std::fmt::Display for BadManifest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooNew { version } => {
-                write!(
-                    f,
-                    "manifest version {version} is newer than this program knows ({MANIFEST_VERSION})"
-                )
+                write!(f, "manifest version {version} is newer than this program knows ({MANIFEST_VERSION})")
             }
             Self::Syntax(error) => write!(f, "not a manifest: {error}"),
             Self::Contradiction(what) => write!(f, "the manifest contradicts itself: {what}"),
@@ -138,12 +135,9 @@ impl Manifest {
             return Err(BadManifest::TooNew { version });
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(BadManifest::Syntax)?;
-        let partial = !manifest.missing.is_empty()
-            || manifest.components.iter().any(|c| c.notes.make_partial());
+        let partial = !manifest.missing.is_empty() || manifest.components.iter().any(|c| c.notes.make_partial());
         if partial != (manifest.state == Completeness::Partial) {
-            return Err(BadManifest::Contradiction(
-                "`state` does not fit what is missing",
-            ));
+            return Err(BadManifest::Contradiction("`state` does not fit what is missing"));
         }
         Ok(manifest)
     }

@@ -104,11 +104,7 @@ impl Notes {
         let count = self.counts.entry(class).or_default();
         *count += 1;
         if *count <= NOTES_PER_CLASS_MAX {
-            self.listed.push(Note {
-                class,
-                subject: subject.into(),
-                text: text.into(),
-            });
+            self.listed.push(Note { class, subject: subject.into(), text: text.into() });
         }
     }
 
@@ -138,13 +134,7 @@ impl Notebook {
     }
 
     /// Counts and keeps a note of the severity that the configuration gives it.
-    pub fn add_as(
-        &self,
-        severity: Severity,
-        class: NoteClass,
-        subject: impl Into<String>,
-        text: impl Into<String>,
-    ) {
+    pub fn add_as(&self, severity: Severity, class: NoteClass, subject: impl Into<String>, text: impl Into<String>) {
         self.lock().add_as(severity, class, subject, text);
     }
 

@@ -84,10 +84,7 @@ fn age_seconds(now: jiff::Timestamp, then: jiff::Timestamp) -> u64 {
 }
 
 fn measure(subject: &str, seconds: u64, target: u64, tail: &str) -> Verdict {
-    let text = format!("{subject} {seconds} s {tail}")
-        .trim_end()
-        .to_owned()
-        + &format!(", the target is {target} s");
+    let text = format!("{subject} {seconds} s {tail}").trim_end().to_owned() + &format!(", the target is {target} s");
     if seconds > target {
         Verdict::Missed(text)
     } else if u128::from(seconds) * 100 > u128::from(target) * u128::from(AT_RISK_PERCENT) {
@@ -107,52 +104,29 @@ mod tests {
 
     #[test]
     fn without_objectives_everything_is_met() {
-        assert_eq!(
-            judge(&Objective::default(), at(0), &History::default()),
-            Verdict::Met
-        );
+        assert_eq!(judge(&Objective::default(), at(0), &History::default()), Verdict::Met);
     }
 
     #[test]
     fn the_age_of_the_newest_capture_decides_the_rpo() {
-        let objective = Objective {
-            rpo_seconds: Some(100),
-            ..Objective::default()
-        };
+        let objective = Objective { rpo_seconds: Some(100), ..Objective::default() };
         let judged = |age: i64| {
-            let history = History {
-                newest_capture: Some(at(1000 - age)),
-                ..History::default()
-            };
+            let history = History { newest_capture: Some(at(1000 - age)), ..History::default() };
             judge(&objective, at(1000), &history).as_str()
         };
         assert_eq!(
             [judged(0), judged(80), judged(81), judged(100), judged(101)],
             ["met", "met", "at risk", "at risk", "missed"]
         );
-        assert_eq!(
-            judge(&objective, at(0), &History::default()).as_str(),
-            "missed"
-        );
+        assert_eq!(judge(&objective, at(0), &History::default()).as_str(), "missed");
     }
 
     #[test]
     fn the_worst_objective_decides() {
-        let objective = Objective {
-            rpo_seconds: Some(100),
-            rto_seconds: Some(10),
-            proof_seconds: Some(50),
-        };
-        let history = History {
-            newest_capture: Some(at(1000)),
-            restore_seconds: Some(11),
-            newest_proof: None,
-        };
+        let objective = Objective { rpo_seconds: Some(100), rto_seconds: Some(10), proof_seconds: Some(50) };
+        let history = History { newest_capture: Some(at(1000)), restore_seconds: Some(11), newest_proof: None };
         assert_eq!(judge(&objective, at(1000), &history).as_str(), "missed");
-        let history = History {
-            restore_seconds: Some(1),
-            ..history
-        };
+        let history = History { restore_seconds: Some(1), ..history };
         assert_eq!(judge(&objective, at(1000), &history).as_str(), "at risk");
     }
 }

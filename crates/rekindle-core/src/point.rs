@@ -3,9 +3,7 @@
 
 use crate::fault::Fault;
 use crate::id::{ComponentId, ComponentKind, PointId, RunId};
-use crate::manifest::{
-    Completeness, ComponentRecord, LedgerHead, MANIFEST_VERSION, Manifest, MissingRecord,
-};
+use crate::manifest::{Completeness, ComponentRecord, LedgerHead, MANIFEST_VERSION, Manifest, MissingRecord};
 use crate::proof::Part;
 
 /// A recovery point being put together.
@@ -22,14 +20,7 @@ pub struct Draft {
 impl Draft {
     /// An empty draft of one run.
     pub fn new(stack: String, host: String, run: RunId, started: jiff::Timestamp) -> Self {
-        Self {
-            stack,
-            host,
-            run,
-            started,
-            parts: Vec::new(),
-            missing: Vec::new(),
-        }
+        Self { stack, host, run, started, parts: Vec::new(), missing: Vec::new() }
     }
 
     /// Takes a component of which source and repository say the same.
@@ -80,8 +71,7 @@ impl Draft {
         ledger_head: Option<LedgerHead>,
         signing_key: Option<String>,
     ) -> Manifest {
-        let partial =
-            !self.missing.is_empty() || self.parts.iter().any(|part| part.notes().make_partial());
+        let partial = !self.missing.is_empty() || self.parts.iter().any(|part| part.notes().make_partial());
         let times = self.parts.iter().map(|part| part.gave.captured_at);
         let skew = match (times.clone().min(), times.max()) {
             (Some(first), Some(last)) => last.duration_since(first).as_millis(),
@@ -95,11 +85,7 @@ impl Draft {
             run: self.run.clone(),
             started: self.started,
             finished,
-            state: if partial {
-                Completeness::Partial
-            } else {
-                Completeness::Complete
-            },
+            state: if partial { Completeness::Partial } else { Completeness::Complete },
             components: self.parts.iter().map(record).collect(),
             missing: self.missing.clone(),
             skew_ms: u64::try_from(skew).unwrap_or(0),
@@ -111,11 +97,7 @@ impl Draft {
     /// Turns the draft into a point. `receipt` is what the repository gives after the snapshot
     /// file was durably written and read back; `manifest` is the one stored with it.
     pub fn seal(self, manifest: Manifest, receipt: CommitReceipt) -> RecoveryPoint {
-        RecoveryPoint {
-            id: receipt.point,
-            time: receipt.time,
-            manifest,
-        }
+        RecoveryPoint { id: receipt.point, time: receipt.time, manifest }
     }
 }
 

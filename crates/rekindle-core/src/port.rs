@@ -59,9 +59,7 @@ pub struct RunContext {
 
 impl fmt::Debug for RunContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunContext")
-            .field("run", &self.run)
-            .finish_non_exhaustive()
+        f.debug_struct("RunContext").field("run", &self.run).finish_non_exhaustive()
     }
 }
 
@@ -91,29 +89,17 @@ pub struct Finding {
 impl Finding {
     /// Checked, and as it should be.
     pub fn good(text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Good,
-            text: text.into(),
-            remedy: None,
-        }
+        Self { level: Level::Good, text: text.into(), remedy: None }
     }
 
     /// Works, but somebody should know.
     pub fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            text: text.into(),
-            remedy: Some(remedy.into()),
-        }
+        Self { level: Level::Warning, text: text.into(), remedy: Some(remedy.into()) }
     }
 
     /// Not as it should be.
     pub fn bad(text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            level: Level::Bad,
-            text: text.into(),
-            remedy: Some(remedy.into()),
-        }
+        Self { level: Level::Bad, text: text.into(), remedy: Some(remedy.into()) }
     }
 }
 
@@ -200,10 +186,7 @@ pub trait PartReader: Send + Sync {
     /// What the manifest says about it.
     fn record(&self) -> &crate::manifest::ComponentRecord;
     /// Every entry, in [`EntryPath`] order, below `within` (itself included) or all. Blocking.
-    fn list(
-        &self,
-        within: Option<&EntryPath>,
-    ) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>>;
+    fn list(&self, within: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>>;
     /// The content of a file as a stream that is checked against its hashes while it is read:
     /// damage is an `Err`, never short or wrong bytes. `close` gives `Keep`. Blocking.
     fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>>;
@@ -230,13 +213,7 @@ pub struct Materialize {
 impl Materialize {
     /// Everything of a part into a directory.
     pub fn all(into: &Path) -> Self {
-        Self {
-            within: None,
-            into: into.to_owned(),
-            select: Vec::new(),
-            owners: true,
-            delete_extra: false,
-        }
+        Self { within: None, into: into.to_owned(), select: Vec::new(), owners: true, delete_extra: false }
     }
 }
 

@@ -23,23 +23,17 @@ pub struct StreamDigest {
 impl StreamDigest {
     /// From what a hasher gave.
     pub fn new(path: &EntryPath, bytes: u64, sha256: &[u8; 32]) -> Self {
-        Self {
-            path: path.to_string(),
-            bytes,
-            sha256: hex(sha256),
-        }
+        Self { path: path.to_string(), bytes, sha256: hex(sha256) }
     }
 }
 
 /// Lower-case hex digits of some bytes.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What a source says it gave. It exists only when the source's entries ended by themselves and
@@ -84,15 +78,7 @@ impl CaptureProof {
         if !account.ended {
             return Err(NotEnded(component));
         }
-        Ok(Self {
-            component,
-            kind,
-            tally: account.tally,
-            streams: account.streams,
-            notes,
-            captured_at,
-            details,
-        })
+        Ok(Self { component, kind, tally: account.tally, streams: account.streams, notes, captured_at, details })
     }
 
     /// What the source counted.
@@ -131,11 +117,7 @@ pub struct Mismatch {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "source and repository disagree about `{}`: {}",
-            self.component, self.difference
-        )
+        write!(f, "source and repository disagree about `{}`: {}", self.component, self.difference)
     }
 }
 
@@ -153,10 +135,7 @@ impl Part {
     pub fn join(gave: CaptureProof, holds: StoredPart) -> Result<Self, Mismatch> {
         match difference(&gave, &holds) {
             None => Ok(Self { gave, holds }),
-            Some(difference) => Err(Mismatch {
-                component: gave.component,
-                difference,
-            }),
+            Some(difference) => Err(Mismatch { component: gave.component, difference }),
         }
     }
 
@@ -191,10 +170,7 @@ fn difference(gave: &CaptureProof, holds: &StoredPart) -> Option<String> {
         return Some("the same numbers of entries and bytes, but other content".to_owned());
     }
     if gave.streams != holds.streams {
-        let odd = gave
-            .streams
-            .iter()
-            .find(|stream| !holds.streams.contains(stream));
+        let odd = gave.streams.iter().find(|stream| !holds.streams.contains(stream));
         return Some(odd.map_or_else(
             || "a stream is held that was not given".to_owned(),
             |stream| format!("the stream `{}` differs", stream.path),

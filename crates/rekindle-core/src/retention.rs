@@ -26,16 +26,7 @@ pub struct Policy {
 
 impl Policy {
     fn keeps_everything(&self) -> bool {
-        let Self {
-            last,
-            hourly,
-            daily,
-            weekly,
-            monthly,
-            yearly,
-            within_seconds,
-            min_keep: _,
-        } = *self;
+        let Self { last, hourly, daily, weekly, monthly, yearly, within_seconds, min_keep: _ } = *self;
         last + hourly + daily + weekly + monthly + yearly == 0 && within_seconds.is_none()
     }
 }
@@ -69,10 +60,7 @@ pub enum Refusal {
     /// good copy.
     NewestArePartial { partial: usize },
     /// A point is from the future: the clock or the repository is wrong.
-    FromTheFuture {
-        point: PointId,
-        time: jiff::Timestamp,
-    },
+    FromTheFuture { point: PointId, time: jiff::Timestamp },
 }
 
 /// So many of the newest points must hold at least one complete one.
@@ -96,9 +84,7 @@ pub fn plan(
     if policy.keeps_everything() {
         return Ok(decisions(
             &sorted,
-            &(0..sorted.len())
-                .map(|n| (n, vec!["no rule removes anything".into()]))
-                .collect(),
+            &(0..sorted.len()).map(|n| (n, vec!["no rule removes anything".into()])).collect(),
         ));
     }
     guard(&sorted, now)?;
@@ -114,29 +100,19 @@ pub fn plan(
             let this = period(&point.time.to_zoned(zone.clone()), ordinal);
             if left > 0 && seen.as_ref() != Some(&this) {
                 left -= 1;
-                reasons
-                    .entry(index)
-                    .or_default()
-                    .push(format!("{name} {}", count - left));
+                reasons.entry(index).or_default().push(format!("{name} {}", count - left));
                 seen = Some(this);
             }
         }
     }
     for (number, (index, _)) in complete(&sorted).take(policy.min_keep as usize).enumerate() {
-        reasons
-            .entry(index)
-            .or_default()
-            .push(format!("min-keep {}", number + 1));
+        reasons.entry(index).or_default().push(format!("min-keep {}", number + 1));
     }
     Ok(decisions(&sorted, &reasons))
 }
 
 fn complete<'a>(sorted: &'a [&'a Candidate]) -> impl Iterator<Item = (usize, &'a Candidate)> {
-    sorted
-        .iter()
-        .copied()
-        .enumerate()
-        .filter(|(_, point)| point.state == Completeness::Complete)
+    sorted.iter().copied().enumerate().filter(|(_, point)| point.state == Completeness::Complete)
 }
 
 fn guard(sorted: &[&Candidate], now: jiff::Timestamp) -> Result<(), Refusal> {
@@ -144,30 +120,16 @@ fn guard(sorted: &[&Candidate], now: jiff::Timestamp) -> Result<(), Refusal> {
     if let Some(point) = newest.first()
         && point.time.duration_since(now).as_secs() > CLOCK_TOLERANCE_SECONDS
     {
-        return Err(Refusal::FromTheFuture {
-            point: point.id.clone(),
-            time: point.time,
-        });
+        return Err(Refusal::FromTheFuture { point: point.id.clone(), time: point.time });
     }
-    if !newest.is_empty()
-        && newest
-            .iter()
-            .all(|point| point.state == Completeness::Partial)
-    {
-        return Err(Refusal::NewestArePartial {
-            partial: newest.len(),
-        });
+    if !newest.is_empty() && newest.iter().all(|point| point.state == Completeness::Partial) {
+        return Err(Refusal::NewestArePartial { partial: newest.len() });
     }
     Ok(())
 }
 
 /// Reasons that do not depend on how many points share an hour, a day, …
-fn fixed_reasons(
-    policy: &Policy,
-    sorted: &[&Candidate],
-    index: usize,
-    point: &Candidate,
-) -> Vec<String> {
+fn fixed_reasons(policy: &Policy, sorted: &[&Candidate], index: usize, point: &Candidate) -> Vec<String> {
     let mut reasons = Vec::new();
     if point.held {
         reasons.push("held".to_owned());
@@ -175,11 +137,7 @@ fn fixed_reasons(
     if point.proved && !sorted[..index].iter().any(|newer| newer.proved) {
         reasons.push("newest proved point".to_owned());
     }
-    if point.state == Completeness::Partial
-        && complete(sorted)
-            .next()
-            .is_none_or(|(first, _)| index < first)
-    {
+    if point.state == Completeness::Partial && complete(sorted).next().is_none_or(|(first, _)| index < first) {
         reasons.push("newer than the newest complete point".to_owned());
     }
     if let (Some(within), Some(newest)) = (policy.within_seconds, sorted.first()) {
@@ -200,10 +158,7 @@ fn rhythms(policy: &Policy) -> [(&'static str, u32, Period); 6] {
         (i16::from(ordinal.is_multiple_of(2)), 0)
     }
     fn hourly(time: &jiff::Zoned, _: usize) -> (i16, i16) {
-        (
-            time.year(),
-            time.day_of_year() * 24 + i16::from(time.hour()),
-        )
+        (time.year(), time.day_of_year() * 24 + i16::from(time.hour()))
     }
     fn daily(time: &jiff::Zoned, _: usize) -> (i16, i16) {
         (time.year(), time.day_of_year())
@@ -235,17 +190,8 @@ fn decisions(sorted: &[&Candidate], reasons: &BTreeMap<usize, Vec<String>>) -> V
         .map(|(index, point)| {
             let kept_by = reasons.get(&index).cloned().unwrap_or_default();
             let keep = !kept_by.is_empty();
-            let reasons = if keep {
-                kept_by
-            } else {
-                vec!["no rule keeps it".to_owned()]
-            };
-            Decision {
-                point: point.id.clone(),
-                time: point.time,
-                keep,
-                reasons,
-            }
+            let reasons = if keep { kept_by } else { vec!["no rule keeps it".to_owned()] };
+            Decision { point: point.id.clone(), time: point.time, keep, reasons }
         })
         .collect()
 }
@@ -260,89 +206,31 @@ mod tests {
     fn point(number: u64, second: i64, state: Completeness) -> Candidate {
         let id = format!("{number:064x}").parse().unwrap();
         let time = jiff::Timestamp::from_second(second).unwrap();
-        Candidate {
-            id,
-            time,
-            state,
-            proved: false,
-            held: false,
-        }
+        Candidate { id, time, state, proved: false, held: false }
     }
 
     fn hourly_points(count: i64) -> Vec<Candidate> {
-        (0..count)
-            .map(|n| point(n.unsigned_abs(), n * HOUR, Completeness::Complete))
-            .collect()
+        (0..count).map(|n| point(n.unsigned_abs(), n * HOUR, Completeness::Complete)).collect()
     }
 
     fn kept(policy: &Policy, points: &[Candidate]) -> Vec<i64> {
         let now = jiff::Timestamp::from_second(1_000_000_000).unwrap();
         let plan = plan(policy, points, now, &TimeZone::UTC).unwrap();
-        plan.iter()
-            .filter(|decision| decision.keep)
-            .map(|decision| decision.time.as_second() / HOUR)
-            .collect()
+        plan.iter().filter(|decision| decision.keep).map(|decision| decision.time.as_second() / HOUR).collect()
     }
 
     #[test]
     fn no_rule_keeps_everything() {
-        assert_eq!(
-            kept(
-                &Policy {
-                    min_keep: 3,
-                    ..Policy::default()
-                },
-                &hourly_points(50)
-            )
-            .len(),
-            50
-        );
+        assert_eq!(kept(&Policy { min_keep: 3, ..Policy::default() }, &hourly_points(50)).len(), 50);
     }
 
     #[test]
     fn rhythms_keep_the_newest_of_each_period() {
         let points = hourly_points(72);
-        assert_eq!(
-            kept(
-                &Policy {
-                    last: 2,
-                    ..Policy::default()
-                },
-                &points
-            ),
-            [71, 70]
-        );
-        assert_eq!(
-            kept(
-                &Policy {
-                    daily: 2,
-                    ..Policy::default()
-                },
-                &points
-            ),
-            [71, 47]
-        );
-        assert_eq!(
-            kept(
-                &Policy {
-                    hourly: 2,
-                    daily: 3,
-                    ..Policy::default()
-                },
-                &points
-            ),
-            [71, 70, 47, 23]
-        );
-        assert_eq!(
-            kept(
-                &Policy {
-                    yearly: 9,
-                    ..Policy::default()
-                },
-                &points
-            ),
-            [71]
-        );
+        assert_eq!(kept(&Policy { last: 2, ..Policy::default() }, &points), [71, 70]);
+        assert_eq!(kept(&Policy { daily: 2, ..Policy::default() }, &points), [71, 47]);
+        assert_eq!(kept(&Policy { hourly: 2, daily: 3, ..Policy::default() }, &points), [71, 70, 47, 23]);
+        assert_eq!(kept(&Policy { yearly: 9, ..Policy::default() }, &points), [71]);
     }
 
     #[test]
@@ -351,30 +239,16 @@ mod tests {
         for point in &mut points[7..] {
             point.state = Completeness::Partial;
         }
-        let policy = Policy {
-            last: 1,
-            ..Policy::default()
-        };
+        let policy = Policy { last: 1, ..Policy::default() };
         let now = jiff::Timestamp::from_second(10 * HOUR).unwrap();
-        assert_eq!(
-            plan(&policy, &points, now, &TimeZone::UTC),
-            Err(Refusal::NewestArePartial { partial: 3 })
-        );
+        assert_eq!(plan(&policy, &points, now, &TimeZone::UTC), Err(Refusal::NewestArePartial { partial: 3 }));
     }
 
     #[test]
     fn a_clock_that_went_back_stops_retention() {
         let points = hourly_points(10);
         let now = jiff::Timestamp::from_second(2 * HOUR).unwrap();
-        let refused = plan(
-            &Policy {
-                last: 1,
-                ..Policy::default()
-            },
-            &points,
-            now,
-            &TimeZone::UTC,
-        );
+        let refused = plan(&Policy { last: 1, ..Policy::default() }, &points, now, &TimeZone::UTC);
         assert!(matches!(refused, Err(Refusal::FromTheFuture { .. })));
     }
 

@@ -63,9 +63,7 @@ mod hex128 {
         serializer.serialize_str(&format!("{value:032x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<u128, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
         let text = String::deserialize(deserializer)?;
         u128::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
     }
@@ -88,26 +86,14 @@ mod tests {
         let a = ("a", Counted::Read { bytes: 3, hash: 7 });
         let b = ("b", Counted::Read { bytes: 3, hash: 8 });
         assert_eq!(tally(&[a, b]), tally(&[b, a]));
-        assert_ne!(
-            tally(&[a, b]),
-            tally(&[("a", b.1), ("b", a.1)]),
-            "swapped content"
-        );
-        assert_ne!(
-            tally(&[a]),
-            tally(&[("a", Counted::Unchanged { bytes: 3 })])
-        );
+        assert_ne!(tally(&[a, b]), tally(&[("a", b.1), ("b", a.1)]), "swapped content");
+        assert_ne!(tally(&[a]), tally(&[("a", Counted::Unchanged { bytes: 3 })]));
         assert_ne!(tally(&[a, a]).fingerprint, tally(&[a]).fingerprint);
     }
 
     #[test]
     fn json_keeps_every_bit() {
-        let tally = Tally {
-            entries: 1,
-            bytes: u64::MAX,
-            unchanged_bytes: 2,
-            fingerprint: u128::MAX - 5,
-        };
+        let tally = Tally { entries: 1, bytes: u64::MAX, unchanged_bytes: 2, fingerprint: u128::MAX - 5 };
         let text = serde_json::to_string(&tally).unwrap();
         assert_eq!(serde_json::from_str::<Tally>(&text).unwrap(), tally);
     }

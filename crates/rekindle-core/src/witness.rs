@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::entry::{
-    Closing, Content, ContentRead, ContentSource, Entries, Entry, EntryKind, EntryPath, ReadFault,
-};
+use crate::entry::{Closing, Content, ContentRead, ContentSource, Entries, Entry, EntryKind, EntryPath, ReadFault};
 use crate::fault::Fault;
 use crate::proof::StreamDigest;
 use crate::tally::{Counted, Tally};
@@ -49,10 +47,7 @@ impl Witness {
 
     /// Puts the witness between a source and whoever pulls its entries.
     pub fn watch(&self, entries: Entries) -> Entries {
-        Box::new(Watched {
-            witness: self.clone(),
-            inner: Some(entries),
-        })
+        Box::new(Watched { witness: self.clone(), inner: Some(entries) })
     }
 
     fn count(&self, path: &EntryPath, kind: &EntryKind, counted: Counted) {
@@ -86,15 +81,10 @@ impl Iterator for Watched {
 
 impl Watched {
     fn wrap(&self, entry: Entry) -> Entry {
-        let place = Place {
-            witness: self.witness.clone(),
-            path: entry.path.clone(),
-            kind: entry.meta.kind.clone(),
-        };
+        let place = Place { witness: self.witness.clone(), path: entry.path.clone(), kind: entry.meta.kind.clone() };
         let content = match entry.content {
             Content::None => {
-                self.witness
-                    .count(&place.path, &place.kind, Counted::Nothing);
+                self.witness.count(&place.path, &place.kind, Counted::Nothing);
                 Content::None
             }
             Content::Stream(inner) => Content::Stream(Box::new(WatchedRead {
@@ -125,21 +115,11 @@ struct WatchedSource {
 impl ContentSource for WatchedSource {
     fn open(&mut self) -> Result<Box<dyn ContentRead>, ReadFault> {
         let inner = self.inner.open()?;
-        Ok(Box::new(WatchedRead {
-            place: self.place.clone(),
-            inner,
-            bytes: 0,
-            hash: Box::default(),
-            sha256: None,
-        }))
+        Ok(Box::new(WatchedRead { place: self.place.clone(), inner, bytes: 0, hash: Box::default(), sha256: None }))
     }
 
     fn unchanged(self: Box<Self>, size: u64) {
-        self.place.witness.count(
-            &self.place.path,
-            &self.place.kind,
-            Counted::Unchanged { bytes: size },
-        );
+        self.place.witness.count(&self.place.path, &self.place.kind, Counted::Unchanged { bytes: size });
         self.inner.unchanged(size);
     }
 }
@@ -165,30 +145,13 @@ impl ContentRead for WatchedRead {
     }
 
     fn close(self: Box<Self>) -> Result<Closing, Fault> {
-        let Self {
-            place,
-            inner,
-            bytes,
-            hash,
-            sha256,
-        } = *self;
+        let Self { place, inner, bytes, hash, sha256 } = *self;
         let closing = inner.close()?;
         if let Closing::Keep(_) = closing {
             let mut account = place.witness.lock();
-            account.tally.add(
-                &place.path,
-                &place.kind,
-                Counted::Read {
-                    bytes,
-                    hash: hash.digest128(),
-                },
-            );
+            account.tally.add(&place.path, &place.kind, Counted::Read { bytes, hash: hash.digest128() });
             if let Some(sha256) = sha256 {
-                account.streams.push(StreamDigest::new(
-                    &place.path,
-                    bytes,
-                    &sha256.finalize().into(),
-                ));
+                account.streams.push(StreamDigest::new(&place.path, bytes, &sha256.finalize().into()));
             }
         }
         Ok(closing)

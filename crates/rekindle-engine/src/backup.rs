@@ -37,11 +37,7 @@ pub async fn backup(
     options: &BackupOptions,
     context: &RunContext,
 ) -> Result<BackupReport> {
-    let hook_context = HookContext {
-        run: context.run.clone(),
-        stack: plan.stack.clone(),
-        component: None,
-    };
+    let hook_context = HookContext { run: context.run.clone(), stack: plan.stack.clone(), component: None };
     let run_hooks = plan.hooks.clone();
     let result = match hooks::before(&*runner, &run_hooks.before, &hook_context).await {
         Ok(()) => work(plan, repository, Arc::clone(&runner), options, context).await,
@@ -49,14 +45,7 @@ pub async fn backup(
     };
     let partial = result.as_ref().ok().and_then(partial_fault);
     let error = result.as_ref().err().or(partial.as_ref());
-    let failed = hooks::closing(
-        &*runner,
-        &run_hooks.on_error,
-        &run_hooks.after,
-        &hook_context,
-        error,
-    )
-    .await;
+    let failed = hooks::closing(&*runner, &run_hooks.on_error, &run_hooks.after, &hook_context, error).await;
     for fault in &failed {
         context.monitor.problem("run", fault);
     }
@@ -67,23 +56,11 @@ pub async fn backup(
 }
 
 fn partial_fault(report: &BackupReport) -> Option<Fault> {
-    let missing = report
-        .components
-        .iter()
-        .filter(|component| component.problem.is_some());
-    let names: Vec<&str> = missing
-        .map(|component| component.component.as_str())
-        .collect();
+    let missing = report.components.iter().filter(|component| component.problem.is_some());
+    let names: Vec<&str> = missing.map(|component| component.component.as_str()).collect();
     (report.state == Completeness::Partial).then(|| {
-        let what = if names.is_empty() {
-            "some entries".to_owned()
-        } else {
-            names.join(", ")
-        };
-        Fault::new(
-            codes::ENGINE_PARTIAL,
-            format!("back up the whole stack: missing {what}"),
-        )
+        let what = if names.is_empty() { "some entries".to_owned() } else { names.join(", ") };
+        Fault::new(codes::ENGINE_PARTIAL, format!("back up the whole stack: missing {what}"))
     })
 }
 
@@ -96,12 +73,7 @@ async fn work(
 ) -> Result<BackupReport> {
     let started = context.clock.now();
     let (session, reuse) = open_session(repository, &plan, options, context).await?;
-    let mut draft = Draft::new(
-        plan.stack.clone(),
-        plan.host.clone(),
-        context.run.clone(),
-        started,
-    );
+    let mut draft = Draft::new(plan.stack.clone(), plan.host.clone(), context.run.clone(), started);
     let outcomes = run_components(&plan, &session, &runner, reuse, context).await;
     let (mut reports, mut first, mut hook_faults) = (Vec::new(), None, Vec::new());
     for outcome in outcomes {
@@ -119,14 +91,7 @@ async fn work(
     for fault in &hook_faults {
         context.monitor.problem("hooks", fault);
     }
-    Ok(report(
-        &point,
-        plan.stack,
-        reports,
-        &hook_faults,
-        options,
-        context,
-    ))
+    Ok(report(&point, plan.stack, reports, &hook_faults, options, context))
 }
 
 async fn open_session(
@@ -151,9 +116,7 @@ async fn open_session(
 
 /// The newest tree of each component that was captured without loss, of this stack and host.
 fn reusable(points: &[RecoveryPoint], stack: &str, host: &str) -> BTreeMap<ComponentId, Reuse> {
-    let mine = points
-        .iter()
-        .filter(|point| point.manifest().stack == stack && point.manifest().host == host);
+    let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
     let records = mine.flat_map(|point| &point.manifest().components);
     // Points come oldest first, so the newest record of a component stays.
     records
@@ -189,9 +152,7 @@ async fn run_components(
             planned: Planned::clone(planned),
             session: Arc::clone(session),
             runner: Arc::clone(runner),
-            reuse: reuse
-                .remove(planned.component.id())
-                .unwrap_or(Reuse::Nothing),
+            reuse: reuse.remove(planned.component.id()).unwrap_or(Reuse::Nothing),
             context: context.clone(),
             stack: plan.stack.clone(),
             begun,
@@ -199,11 +160,7 @@ async fn run_components(
         running.spawn(component_run::run(job));
     }
     let mut outcomes = collect(running, plan).await;
-    let position = |id: &ComponentId| {
-        plan.components
-            .iter()
-            .position(|planned| planned.component.id() == id)
-    };
+    let position = |id: &ComponentId| plan.components.iter().position(|planned| planned.component.id() == id);
     outcomes.sort_by_key(|outcome| position(&outcome.id));
     outcomes
 }
@@ -215,18 +172,12 @@ async fn collect(mut running: JoinSet<Outcome>, plan: &BackupPlan) -> Vec<Outcom
     }
     // A task that panicked gave no outcome; its component must not be forgotten.
     for planned in &plan.components {
-        if !outcomes
-            .iter()
-            .any(|outcome| &outcome.id == planned.component.id())
-        {
+        if !outcomes.iter().any(|outcome| &outcome.id == planned.component.id()) {
             outcomes.push(Outcome {
                 id: planned.component.id().clone(),
                 kind: planned.component.kind(),
-                result: Err(Fault::new(
-                    codes::RUN_BUG,
-                    format!("back up `{}`: it panicked", planned.component.id()),
-                )
-                .hint("report this as a bug, with the log of the run")),
+                result: Err(Fault::new(codes::RUN_BUG, format!("back up `{}`: it panicked", planned.component.id()))
+                    .hint("report this as a bug, with the log of the run")),
                 elapsed_ms: 0,
                 hook_faults: Vec::new(),
             });
@@ -248,12 +199,7 @@ async fn finish(
             Ok(())
         })
         .await?;
-        let nothing = || {
-            Fault::new(
-                codes::ENGINE_NOTHING,
-                "back up the stack: nothing was captured",
-            )
-        };
+        let nothing = || Fault::new(codes::ENGINE_NOTHING, "back up the stack: nothing was captured");
         return Err(stopped.or(first).unwrap_or_else(nothing));
     }
     context.monitor.phase("repository", "commit");
@@ -266,9 +212,7 @@ async fn finish(
 }
 
 /// Runs short blocking work of the repository; a panic in it is an error.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Fault::new(codes::RUN_BUG, "work on the repository").because(error)),
@@ -282,11 +226,7 @@ fn component_report(outcome: &Outcome) -> ComponentReport {
     ComponentReport {
         component: outcome.id.clone(),
         kind: outcome.kind,
-        state: if part.is_some() {
-            "captured"
-        } else {
-            "missing"
-        },
+        state: if part.is_some() { "captured" } else { "missing" },
         captured_at: None,
         entries: tally.entries,
         bytes: tally.bytes,
@@ -309,13 +249,9 @@ fn report(
 ) -> BackupReport {
     let manifest = point.manifest();
     for report in &mut components {
-        report.captured_at = manifest
-            .component(&report.component)
-            .map(|record| record.captured_at);
+        report.captured_at = manifest.component(&report.component).map(|record| record.captured_at);
     }
-    let limit = options
-        .max_skew
-        .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let limit = options.max_skew.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
     BackupReport {
         run: context.run.clone(),
         stack,

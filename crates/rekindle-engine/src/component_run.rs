@@ -37,11 +37,8 @@ pub(crate) async fn run(job: Job) -> Outcome {
     let started = job.context.clock.now();
     let component = Arc::clone(&job.planned.component);
     let (id, kind) = (component.id().clone(), component.kind());
-    let hook_context = HookContext {
-        run: job.context.run.clone(),
-        stack: job.stack.clone(),
-        component: Some(id.clone()),
-    };
+    let hook_context =
+        HookContext { run: job.context.run.clone(), stack: job.stack.clone(), component: Some(id.clone()) };
     let hooks = job.planned.hooks.clone();
     let (runner, context) = (Arc::clone(&job.runner), job.context.clone());
     let result = match hooks::before(&*runner, &hooks.before, &hook_context).await {
@@ -53,33 +50,13 @@ pub(crate) async fn run(job: Job) -> Outcome {
     if let Some(fault) = error {
         context.monitor.problem(id.as_str(), fault);
     }
-    let hook_faults = hooks::closing(
-        &*runner,
-        &hooks.on_error,
-        &hooks.after,
-        &hook_context,
-        error,
-    )
-    .await;
+    let hook_faults = hooks::closing(&*runner, &hooks.on_error, &hooks.after, &hook_context, error).await;
     let elapsed = context.clock.now().duration_since(started).as_millis();
-    Outcome {
-        id,
-        kind,
-        result,
-        elapsed_ms: u64::try_from(elapsed).unwrap_or(0),
-        hook_faults,
-    }
+    Outcome { id, kind, result, elapsed_ms: u64::try_from(elapsed).unwrap_or(0), hook_faults }
 }
 
 async fn capture(job: Job) -> Result<Part> {
-    let Job {
-        planned,
-        session,
-        reuse,
-        context,
-        begun,
-        ..
-    } = job;
+    let Job { planned, session, reuse, context, begun, .. } = job;
     let component = planned.component;
     let id = component.id().clone();
     context.cancel.check()?;
@@ -102,12 +79,9 @@ async fn capture(job: Job) -> Result<Part> {
 async fn join(capture: Box<dyn Capture>, holds: StoredPart) -> Result<Part> {
     let gave = capture.finish().await?;
     Part::join(gave, holds).map_err(|mismatch| {
-        Fault::new(
-            codes::ENGINE_MISMATCH,
-            "compare what the source gave with what the repository holds",
-        )
-        .because(mismatch)
-        .hint("run the backup again; if it happens twice, report it as a bug")
+        Fault::new(codes::ENGINE_MISMATCH, "compare what the source gave with what the repository holds")
+            .because(mismatch)
+            .hint("run the backup again; if it happens twice, report it as a bug")
     })
 }
 
@@ -123,16 +97,12 @@ async fn on_thread(
         let _ = sender.send(work(&id));
     });
     if let Err(error) = spawned {
-        return Err(
-            Fault::new(codes::ENGINE_STATE, "start a thread for a component").because(error),
-        );
+        return Err(Fault::new(codes::ENGINE_STATE, "start a thread for a component").because(error));
     }
     // The sender is dropped without a value only when the thread panicked.
     receiver.await.unwrap_or_else(|_| {
-        Err(
-            Fault::new(codes::RUN_BUG, "store the component: its thread panicked")
-                .hint("report this as a bug, with the log of the run"),
-        )
+        Err(Fault::new(codes::RUN_BUG, "store the component: its thread panicked")
+            .hint("report this as a bug, with the log of the run"))
     })
 }
 

@@ -12,12 +12,7 @@ pub(crate) struct HookContext {
 }
 
 impl HookContext {
-    fn variables(
-        &self,
-        moment: &str,
-        status: &str,
-        error: Option<&Fault>,
-    ) -> Vec<(&'static str, String)> {
+    fn variables(&self, moment: &str, status: &str, error: Option<&Fault>) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("REKINDLE_RUN_ID", self.run.to_string()),
             ("REKINDLE_STACK", self.stack.clone()),
@@ -35,28 +30,18 @@ impl HookContext {
     }
 
     fn subject(&self) -> String {
-        self.component
-            .as_ref()
-            .map_or_else(|| "the run".to_owned(), |id| format!("component `{id}`"))
+        self.component.as_ref().map_or_else(|| "the run".to_owned(), |id| format!("component `{id}`"))
     }
 }
 
 /// Runs the hooks that come first. The first that fails or asks to skip ends it.
-pub(crate) async fn before(
-    runner: &dyn HookRunner,
-    hooks: &[Hook],
-    context: &HookContext,
-) -> Result<()> {
+pub(crate) async fn before(runner: &dyn HookRunner, hooks: &[Hook], context: &HookContext) -> Result<()> {
     let variables = context.variables("before", "starting", None);
     for hook in hooks {
         match runner.run(hook, &variables).await {
             Ok(HookOutcome::Done) => {}
             Ok(HookOutcome::SoftSkip) => {
-                let what = format!(
-                    "skip {}: the before hook `{}` asked for it",
-                    context.subject(),
-                    hook.command[0]
-                );
+                let what = format!("skip {}: the before hook `{}` asked for it", context.subject(), hook.command[0]);
                 return Err(Fault::new(codes::ENGINE_SOFT_SKIP, what));
             }
             Err(fault) => {
@@ -87,8 +72,7 @@ pub(crate) async fn closing(
         let variables = context.variables(moment, status, error);
         for hook in hooks {
             if let Err(fault) = runner.run(hook, &variables).await {
-                failed
-                    .push(fault.during(format!("run the {moment} hook of {}", context.subject())));
+                failed.push(fault.during(format!("run the {moment} hook of {}", context.subject())));
             }
         }
     }

@@ -70,10 +70,7 @@ impl BackupPlan {
         wanted: &[ComponentId],
     ) -> Result<Self> {
         for id in wanted {
-            if !configured
-                .iter()
-                .any(|planned| planned.component.id() == id)
-            {
+            if !configured.iter().any(|planned| planned.component.id() == id) {
                 return Err(unknown_component(id, &configured));
             }
         }
@@ -82,19 +79,11 @@ impl BackupPlan {
             .filter(|planned| wanted.is_empty() || wanted.contains(planned.component.id()))
             .collect();
         if components.is_empty() {
-            return Err(Fault::new(
-                codes::ENGINE_NO_COMPONENT,
-                "plan the backup: no component is configured",
-            )
-            .hint("add a [component.NAME] section to the configuration"));
+            return Err(Fault::new(codes::ENGINE_NO_COMPONENT, "plan the backup: no component is configured")
+                .hint("add a [component.NAME] section to the configuration"));
         }
         components.sort_by_key(|planned| stage(planned.component.kind()));
-        Ok(Self {
-            stack,
-            host,
-            hooks,
-            components,
-        })
+        Ok(Self { stack, host, hooks, components })
     }
 
     /// The plan for reading.
@@ -103,26 +92,14 @@ impl BackupPlan {
             component: planned.component.id().clone(),
             kind: planned.component.kind(),
             stage: stage(planned.component.kind()),
-            hooks: planned.hooks.before.len()
-                + planned.hooks.after.len()
-                + planned.hooks.on_error.len(),
+            hooks: planned.hooks.before.len() + planned.hooks.after.len() + planned.hooks.on_error.len(),
         });
-        PlanView {
-            stack: self.stack.clone(),
-            host: self.host.clone(),
-            steps: steps.collect(),
-        }
+        PlanView { stack: self.stack.clone(), host: self.host.clone(), steps: steps.collect() }
     }
 }
 
 fn unknown_component(id: &ComponentId, configured: &[Planned]) -> Fault {
-    let names: Vec<&str> = configured
-        .iter()
-        .map(|planned| planned.component.id().as_str())
-        .collect();
-    Fault::new(
-        codes::ENGINE_NO_COMPONENT,
-        format!("find the component `{id}`"),
-    )
-    .hint(format!("choose from: {}", names.join(", ")))
+    let names: Vec<&str> = configured.iter().map(|planned| planned.component.id().as_str()).collect();
+    Fault::new(codes::ENGINE_NO_COMPONENT, format!("find the component `{id}`"))
+        .hint(format!("choose from: {}", names.join(", ")))
 }

@@ -17,11 +17,7 @@ pub struct Problem {
 
 impl From<&Fault> for Problem {
     fn from(fault: &Fault) -> Self {
-        Self {
-            code: fault.code().id,
-            message: fault.chain(),
-            hint: fault.hint_text().map(str::to_owned),
-        }
+        Self { code: fault.code().id, message: fault.chain(), hint: fault.hint_text().map(str::to_owned) }
     }
 }
 

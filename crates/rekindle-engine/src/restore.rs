@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use rekindle_core::port::{
-    Component, Finding, HookRunner, Level, PartReader, Repository, RestoreReport, RestoreRequest,
-    RunContext, Target,
+    Component, Finding, HookRunner, Level, PartReader, Repository, RestoreReport, RestoreRequest, RunContext, Target,
 };
 use rekindle_core::{ComponentId, ComponentKind, Fault, PointId, Result, codes};
 use serde::Serialize;
@@ -79,34 +78,19 @@ pub struct RestoreSummary {
 impl RestoreSummary {
     /// 0 when everything is there and checked; else the code of the first item that is not.
     pub fn exit_code(&self) -> u8 {
-        self.items
-            .iter()
-            .map(|item| item.exit_code)
-            .find(|code| *code != 0)
-            .unwrap_or(0)
+        self.items.iter().map(|item| item.exit_code).find(|code| *code != 0).unwrap_or(0)
     }
 }
 
 impl RestorePlan {
     /// Puts the items into the order of a restore: databases, caches, monitoring, files.
-    pub fn new(
-        point: PointId,
-        mut items: Vec<RestoreItem>,
-        safety: Option<BackupPlan>,
-    ) -> Result<Self> {
+    pub fn new(point: PointId, mut items: Vec<RestoreItem>, safety: Option<BackupPlan>) -> Result<Self> {
         if items.is_empty() {
-            return Err(Fault::new(
-                codes::ENGINE_NO_COMPONENT,
-                "plan the restore: no component is chosen",
-            )
-            .hint("name a component of the point; `rekindle show POINT` lists them"));
+            return Err(Fault::new(codes::ENGINE_NO_COMPONENT, "plan the restore: no component is chosen")
+                .hint("name a component of the point; `rekindle show POINT` lists them"));
         }
         items.sort_by_key(|item| stage(item.component.kind()));
-        Ok(Self {
-            point,
-            items,
-            safety,
-        })
+        Ok(Self { point, items, safety })
     }
 
     /// The plan for reading; opens each part, so a component that the point lacks is an error here.
@@ -124,11 +108,7 @@ impl RestorePlan {
                 captured_at: record.captured_at,
             });
         }
-        Ok(RestorePlanView {
-            point: self.point.clone(),
-            safety_point: self.safety.is_some(),
-            items,
-        })
+        Ok(RestorePlanView { point: self.point.clone(), safety_point: self.safety.is_some(), items })
     }
 }
 
@@ -151,33 +131,17 @@ pub async fn restore(
         items.push(restore_item(item, part, context).await);
     }
     let elapsed_ms = elapsed_ms(context, started);
-    Ok(RestoreSummary {
-        point: plan.point,
-        safety_point,
-        elapsed_ms,
-        items,
-    })
+    Ok(RestoreSummary { point: plan.point, safety_point, elapsed_ms, items })
 }
 
 /// Opens every part before the first target is touched.
-async fn open_parts(
-    plan: &RestorePlan,
-    repository: &Arc<dyn Repository>,
-) -> Result<Vec<Arc<dyn PartReader>>> {
-    let ids: Vec<ComponentId> = plan
-        .items
-        .iter()
-        .map(|item| item.component.id().clone())
-        .collect();
+async fn open_parts(plan: &RestorePlan, repository: &Arc<dyn Repository>) -> Result<Vec<Arc<dyn PartReader>>> {
+    let ids: Vec<ComponentId> = plan.items.iter().map(|item| item.component.id().clone()).collect();
     let (point, repository) = (plan.point.clone(), Arc::clone(repository));
     let opened = tokio::task::spawn_blocking(move || {
-        ids.iter()
-            .map(|id| repository.open(&point, id))
-            .collect::<Result<Vec<_>>>()
+        ids.iter().map(|id| repository.open(&point, id)).collect::<Result<Vec<_>>>()
     });
-    opened
-        .await
-        .map_err(|error| Fault::new(codes::RUN_BUG, "open the point").because(error))?
+    opened.await.map_err(|error| Fault::new(codes::RUN_BUG, "open the point").because(error))?
 }
 
 async fn take_safety_point(
@@ -187,45 +151,26 @@ async fn take_safety_point(
     context: &RunContext,
 ) -> Result<PointId> {
     let refuse = |fault: Fault| {
-        Fault::new(
-            codes::ENGINE_SAFETY,
-            "take a safety point before the restore in place",
-        )
-        .because(fault)
-        .hint("mend the cause, or pass --no-safety-point if what stands there now is worthless")
+        Fault::new(codes::ENGINE_SAFETY, "take a safety point before the restore in place")
+            .because(fault)
+            .hint("mend the cause, or pass --no-safety-point if what stands there now is worthless")
     };
     context.monitor.phase("run", "safety point");
-    let report = backup(
-        plan,
-        Arc::clone(repository),
-        runner,
-        &BackupOptions::default(),
-        context,
-    )
-    .await;
+    let report = backup(plan, Arc::clone(repository), runner, &BackupOptions::default(), context).await;
     let report = report.map_err(refuse)?;
     if report.exit_code() == 3 {
-        let what = format!(
-            "back up the present state: point {} is partial",
-            report.point.short()
-        );
+        let what = format!("back up the present state: point {} is partial", report.point.short());
         return Err(refuse(Fault::new(codes::ENGINE_PARTIAL, what)));
     }
     Ok(report.point)
 }
 
-async fn restore_item(
-    item: &RestoreItem,
-    part: Arc<dyn PartReader>,
-    context: &RunContext,
-) -> ItemReport {
+async fn restore_item(item: &RestoreItem, part: Arc<dyn PartReader>, context: &RunContext) -> ItemReport {
     let started = context.clock.now();
     let component = &item.component;
     let (id, kind) = (component.id().clone(), component.kind());
     context.monitor.phase(id.as_str(), "restore");
-    let restored = component
-        .restore(Arc::clone(&part), &item.request, context)
-        .await;
+    let restored = component.restore(Arc::clone(&part), &item.request, context).await;
     let (report, findings, problem) = match restored {
         Err(fault) => (None, Vec::new(), Some(fault)),
         Ok(report) => {
@@ -240,16 +185,11 @@ async fn restore_item(
     if let Some(fault) = &problem {
         context.monitor.problem(id.as_str(), fault);
     }
-    let lost = report
-        .as_ref()
-        .is_some_and(|report| !report.lost.is_empty());
+    let lost = report.as_ref().is_some_and(|report| !report.lost.is_empty());
     let wrong = findings.iter().any(|finding| finding.level == Level::Bad);
     let (state, exit_code) = match &problem {
         Some(fault) => ("failed", fault.exit_code()),
-        None if lost => (
-            "incomplete",
-            codes::REPO_RESTORE_INCOMPLETE.class.exit_code(),
-        ),
+        None if lost => ("incomplete", codes::REPO_RESTORE_INCOMPLETE.class.exit_code()),
         None if wrong => ("wrong", rekindle_core::Class::Negative.exit_code()),
         None => ("restored", 0),
     };

@@ -47,15 +47,8 @@ pub struct Status {
 impl Status {
     /// 0 when all objectives are met or at risk, 4 when one is missed.
     pub fn exit_code(&self) -> u8 {
-        let missed = self
-            .components
-            .iter()
-            .any(|component| matches!(component.verdict, Verdict::Missed(_)));
-        if missed {
-            rekindle_core::Class::Negative.exit_code()
-        } else {
-            0
-        }
+        let missed = self.components.iter().any(|component| matches!(component.verdict, Verdict::Missed(_)));
+        if missed { rekindle_core::Class::Negative.exit_code() } else { 0 }
     }
 }
 
@@ -67,51 +60,34 @@ pub fn status(
     points: &[RecoveryPoint],
     now: jiff::Timestamp,
 ) -> Status {
-    let mine: Vec<&RecoveryPoint> = points
-        .iter()
-        .filter(|point| point.manifest().stack == stack && point.manifest().host == host)
-        .collect();
+    let mine: Vec<&RecoveryPoint> =
+        points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host).collect();
     let newest = mine.last();
     Status {
         stack: stack.to_owned(),
         points: mine.len(),
         newest: newest.map(|point| point.id().clone()),
         newest_state: newest.map(|point| point.state()),
-        components: expectations
-            .iter()
-            .map(|expected| component_status(expected, &mine, now))
-            .collect(),
+        components: expectations.iter().map(|expected| component_status(expected, &mine, now)).collect(),
     }
 }
 
-fn component_status(
-    expected: &Expectation,
-    points: &[&RecoveryPoint],
-    now: jiff::Timestamp,
-) -> ComponentStatus {
+fn component_status(expected: &Expectation, points: &[&RecoveryPoint], now: jiff::Timestamp) -> ComponentStatus {
     let found = points.iter().rev().find_map(|point| {
         let record = point.manifest().component(&expected.component)?;
         (!record.notes.make_partial()).then_some((point.id(), record))
     });
     let captured_at = found.map(|(_, record)| record.captured_at);
-    let history = History {
-        newest_capture: captured_at,
-        ..History::default()
-    };
-    let in_newest = points.last().and_then(|point| {
-        point
-            .manifest()
-            .missing
-            .iter()
-            .find(|missing| missing.id == expected.component)
-    });
+    let history = History { newest_capture: captured_at, ..History::default() };
+    let in_newest = points
+        .last()
+        .and_then(|point| point.manifest().missing.iter().find(|missing| missing.id == expected.component));
     ComponentStatus {
         component: expected.component.clone(),
         kind: expected.kind,
         point: found.map(|(id, _)| id.clone()),
         captured_at,
-        age_seconds: captured_at
-            .map(|at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0)),
+        age_seconds: captured_at.map(|at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0)),
         bytes: found.map_or(0, |(_, record)| record.tally.bytes),
         trust: "unverified",
         verdict: judge(&expected.objective, now, &history),

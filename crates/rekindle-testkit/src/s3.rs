@@ -117,6 +117,11 @@ impl S3 {
         key("READER")
     }
 
+    /// A key that may read and write, but not list.
+    pub fn writer_key(&self) -> S3Key {
+        key("WRITER")
+    }
+
     /// A bucket that exists.
     pub fn bucket(&self) -> &'static str {
         "rekindle-test"
@@ -232,9 +237,10 @@ impl S3 {
             )
         };
         format!(
-            r#"{{"identities":[{},{}]}}"#,
+            r#"{{"identities":[{},{},{}]}}"#,
             identity("admin", &self.admin_key(), r#""Admin","Read","Write","List","Tagging""#),
-            identity("reader", &self.reader_key(), r#""Read","List""#)
+            identity("reader", &self.reader_key(), r#""Read","List""#),
+            identity("writer", &self.writer_key(), r#""Read","Write""#)
         )
     }
 

@@ -104,12 +104,7 @@ pub struct Fault {
 impl Fault {
     /// An error without a cause below it.
     pub fn new(code: &'static ErrorCode, what: impl Into<String>) -> Self {
-        Self {
-            code,
-            what: what.into(),
-            hint: None,
-            source: None,
-        }
+        Self { code, what: what.into(), hint: None, source: None }
     }
 
     /// Adds the cause.
@@ -130,12 +125,7 @@ impl Fault {
     #[must_use]
     pub fn during(mut self, what: impl Into<String>) -> Self {
         let hint = self.hint.take();
-        Self {
-            code: self.code,
-            what: what.into(),
-            hint,
-            source: Some(Box::new(self)),
-        }
+        Self { code: self.code, what: what.into(), hint, source: Some(Box::new(self)) }
     }
 
     /// The documented kind.
@@ -188,11 +178,7 @@ impl Fault {
 impl fmt::Display for Fault {
     /// Only this frame; use [`Fault::chain`] or `{:#}` for the whole story.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() {
-            f.write_str(&self.chain())
-        } else {
-            f.write_str(&self.what)
-        }
+        if f.alternate() { f.write_str(&self.chain()) } else { f.write_str(&self.what) }
     }
 }
 
@@ -208,9 +194,7 @@ impl fmt::Debug for Fault {
 
 impl StdError for Fault {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_deref()
-            .map(|source| source as &(dyn StdError + 'static))
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -225,10 +209,7 @@ mod tests {
             .because(cause)
             .hint("start the server")
             .during("begin backup of postgres `main`");
-        assert_eq!(
-            fault.chain(),
-            "begin backup of postgres `main`: connect to 10.0.0.5:5432: connection refused"
-        );
+        assert_eq!(fault.chain(), "begin backup of postgres `main`: connect to 10.0.0.5:5432: connection refused");
         assert_eq!(fault.hint_text(), Some("start the server"));
         assert_eq!(fault.to_string(), "begin backup of postgres `main`");
     }

@@ -5,16 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rekindle_core::cancel::Cancel;
-use rekindle_core::entry::{
-    Closing, Content, ContentRead, Entries, Entry, EntryKind, EntryPath, Meta, ReadFault,
-};
+use rekindle_core::entry::{Closing, Content, ContentRead, Entries, Entry, EntryKind, EntryPath, Meta, ReadFault};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::note::{NoteClass, Notes};
 use rekindle_core::point::{CommitReceipt, Draft, RecoveryPoint};
 use rekindle_core::port::{
-    Capture, Clock, Component, Finding, Hook, HookOutcome, HookRunner, LostEntry, Materialize,
-    Materialized, PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext,
-    StoredEntry, WriteSession,
+    Capture, Clock, Component, Finding, Hook, HookOutcome, HookRunner, LostEntry, Materialize, Materialized,
+    PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext, StoredEntry, WriteSession,
 };
 use rekindle_core::proof::{CaptureProof, StoredPart};
 use rekindle_core::tally::{Counted, Tally};
@@ -36,10 +33,7 @@ impl Log {
 
     pub(crate) fn position(&self, line: &str) -> usize {
         let lines = self.lines();
-        lines
-            .iter()
-            .position(|seen| seen == line)
-            .unwrap_or_else(|| panic!("`{line}` not in {lines:?}"))
+        lines.iter().position(|seen| seen == line).unwrap_or_else(|| panic!("`{line}` not in {lines:?}"))
     }
 }
 
@@ -67,15 +61,8 @@ pub(crate) struct FakeComponent {
 
 impl FakeComponent {
     fn lost(&self) -> Vec<LostEntry> {
-        let entry = LostEntry {
-            path: "a.dump".to_owned(),
-            why: "damaged".to_owned(),
-        };
-        if self.fail == Fail::Stream {
-            vec![entry]
-        } else {
-            Vec::new()
-        }
+        let entry = LostEntry { path: "a.dump".to_owned(), why: "damaged".to_owned() };
+        if self.fail == Fail::Stream { vec![entry] } else { Vec::new() }
     }
 }
 
@@ -100,10 +87,7 @@ impl ContentRead for Bytes {
         if self.1 == Fail::Close {
             return Err(fault("the producer failed at its end"));
         }
-        Ok(Closing::Keep(Box::new(Meta::synthetic(
-            EntryKind::File,
-            jiff::Timestamp::UNIX_EPOCH,
-        ))))
+        Ok(Closing::Keep(Box::new(Meta::synthetic(EntryKind::File, jiff::Timestamp::UNIX_EPOCH))))
     }
 }
 
@@ -122,14 +106,9 @@ impl Capture for FakeCapture {
         let entry = |name: &str| {
             let meta = Meta::synthetic(EntryKind::File, jiff::Timestamp::UNIX_EPOCH);
             let content = Content::Stream(Box::new(Bytes(name.as_bytes().to_vec(), self.fail)));
-            Ok(Entry {
-                path: EntryPath::new(name).unwrap(),
-                meta,
-                content,
-            })
+            Ok(Entry { path: EntryPath::new(name).unwrap(), meta, content })
         };
-        self.witness
-            .watch(Box::new(vec![entry("a.dump"), entry("b.dump")].into_iter()))
+        self.witness.watch(Box::new(vec![entry("a.dump"), entry("b.dump")].into_iter()))
     }
 
     async fn finish(self: Box<Self>) -> Result<CaptureProof> {
@@ -142,15 +121,8 @@ impl Capture for FakeCapture {
             notes.add(NoteClass::Unreadable, "secret.txt", "permission denied");
         }
         let now = jiff::Timestamp::UNIX_EPOCH;
-        CaptureProof::new(
-            self.id,
-            self.kind,
-            &self.witness,
-            notes,
-            now,
-            serde_json::Value::Null,
-        )
-        .map_err(|error| fault("prove").because(error))
+        CaptureProof::new(self.id, self.kind, &self.witness, notes, now, serde_json::Value::Null)
+            .map_err(|error| fault("prove").because(error))
     }
 
     async fn abort(self: Box<Self>) {
@@ -190,30 +162,15 @@ impl Component for FakeComponent {
         }))
     }
 
-    async fn restore(
-        &self,
-        _: Arc<dyn PartReader>,
-        request: &RestoreRequest,
-        _: &RunContext,
-    ) -> Result<RestoreReport> {
-        self.log
-            .add(format!("restore {} {:?}", self.id, request.target));
+    async fn restore(&self, _: Arc<dyn PartReader>, request: &RestoreRequest, _: &RunContext) -> Result<RestoreReport> {
+        self.log.add(format!("restore {} {:?}", self.id, request.target));
         match self.fail {
             Fail::Begin => Err(fault("restore")),
-            _ => Ok(RestoreReport {
-                place: "somewhere".to_owned(),
-                lost: self.lost(),
-                ..RestoreReport::default()
-            }),
+            _ => Ok(RestoreReport { place: "somewhere".to_owned(), lost: self.lost(), ..RestoreReport::default() }),
         }
     }
 
-    async fn check(
-        &self,
-        _: Arc<dyn PartReader>,
-        _: &RestoreReport,
-        _: &RunContext,
-    ) -> Result<Vec<Finding>> {
+    async fn check(&self, _: Arc<dyn PartReader>, _: &RestoreReport, _: &RunContext) -> Result<Vec<Finding>> {
         self.log.add(format!("check {}", self.id));
         Ok(match self.fail {
             Fail::Wrong => vec![Finding::bad("3 rows instead of 4", "restore again")],
@@ -243,17 +200,12 @@ impl Repository for FakeRepository {
 
     fn open(&self, point: &PointId, component: &ComponentId) -> Result<Arc<dyn PartReader>> {
         let points = self.points.lock().unwrap();
-        let record = points
-            .iter()
-            .find(|stored| stored.id() == point)
-            .and_then(|stored| stored.manifest().component(component));
+        let record =
+            points.iter().find(|stored| stored.id() == point).and_then(|stored| stored.manifest().component(component));
         if let Some(record) = record {
             return Ok(Arc::new(FakePart(record.clone())));
         }
-        Err(Fault::new(
-            codes::REPO_NO_ENTRY,
-            format!("open {component}"),
-        ))
+        Err(Fault::new(codes::REPO_NO_ENTRY, format!("open {component}")))
     }
 }
 
@@ -264,9 +216,7 @@ impl WriteSession for FakeRepository {
         let mut streams = Vec::new();
         for entry in entries {
             let entry = entry?;
-            let Content::Stream(mut read) = entry.content else {
-                panic!("only streams here")
-            };
+            let Content::Stream(mut read) = entry.content else { panic!("only streams here") };
             let mut bytes = Vec::new();
             let mut buffer = [0; 3];
             loop {
@@ -279,48 +229,22 @@ impl WriteSession for FakeRepository {
             }
             read.close()?;
             let hash = xxhash_rust::xxh3::xxh3_128(&bytes);
-            tally.add(
-                &entry.path,
-                &EntryKind::File,
-                Counted::Read {
-                    bytes: bytes.len() as u64,
-                    hash,
-                },
-            );
+            tally.add(&entry.path, &EntryKind::File, Counted::Read { bytes: bytes.len() as u64, hash });
             let sha256 = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
-            streams.push(rekindle_core::proof::StreamDigest::new(
-                &entry.path,
-                bytes.len() as u64,
-                &sha256,
-            ));
+            streams.push(rekindle_core::proof::StreamDigest::new(&entry.path, bytes.len() as u64, &sha256));
         }
         if self.lies_about.as_deref() == Some(component.as_str()) {
             tally.entries -= 1;
         }
         let component = component.clone();
-        Ok(StoredPart {
-            component,
-            tree: "0".repeat(64),
-            tally,
-            streams,
-            added_bytes: 1,
-            stored_bytes: 1,
-        })
+        Ok(StoredPart { component, tree: "0".repeat(64), tally, streams, added_bytes: 1, stored_bytes: 1 })
     }
 
     fn commit(&self, draft: Draft) -> Result<RecoveryPoint> {
         self.log.add("commit");
         let manifest = draft.manifest(jiff::Timestamp::UNIX_EPOCH, None, None);
-        let id = format!("{:064x}", self.points.lock().unwrap().len() + 1)
-            .parse()
-            .unwrap();
-        let point = draft.seal(
-            manifest,
-            CommitReceipt {
-                point: id,
-                time: jiff::Timestamp::UNIX_EPOCH,
-            },
-        );
+        let id = format!("{:064x}", self.points.lock().unwrap().len() + 1).parse().unwrap();
+        let point = draft.seal(manifest, CommitReceipt { point: id, time: jiff::Timestamp::UNIX_EPOCH });
         self.points.lock().unwrap().push(point.clone());
         Ok(point)
     }
@@ -337,10 +261,7 @@ impl PartReader for FakePart {
         &self.0
     }
 
-    fn list(
-        &self,
-        _: Option<&EntryPath>,
-    ) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
+    fn list(&self, _: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
         Ok(Box::new(std::iter::empty()))
     }
 
@@ -359,15 +280,8 @@ pub(crate) struct FakeHooks(pub(crate) Log);
 #[async_trait]
 impl HookRunner for FakeHooks {
     async fn run(&self, hook: &Hook, variables: &[(&'static str, String)]) -> Result<HookOutcome> {
-        let status = variables
-            .iter()
-            .find(|(key, _)| *key == "REKINDLE_STATUS")
-            .map(|(_, value)| value.as_str());
-        self.0.add(format!(
-            "hook {} {}",
-            hook.command[0],
-            status.unwrap_or("?")
-        ));
+        let status = variables.iter().find(|(key, _)| *key == "REKINDLE_STATUS").map(|(_, value)| value.as_str());
+        self.0.add(format!("hook {} {}", hook.command[0], status.unwrap_or("?")));
         match hook.command.get(1).map(String::as_str) {
             Some("fail") => Err(Fault::new(codes::ENGINE_HOOK, "run the hook")),
             Some("skip") => Ok(HookOutcome::SoftSkip),
@@ -396,8 +310,5 @@ pub(crate) fn context() -> RunContext {
 
 pub(crate) fn hook(words: &[&str]) -> Hook {
     let command = words.iter().map(|word| (*word).to_owned()).collect();
-    Hook {
-        command,
-        timeout: std::time::Duration::from_secs(1),
-    }
+    Hook { command, timeout: std::time::Duration::from_secs(1) }
 }

@@ -24,11 +24,7 @@ fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
         finished: time,
         state,
         components: Vec::new(),
-        missing: if state == Completeness::Partial {
-            vec![missing]
-        } else {
-            Vec::new()
-        },
+        missing: if state == Completeness::Partial { vec![missing] } else { Vec::new() },
         skew_ms: 0,
         ledger_head: None,
         signing_key: None,
@@ -38,19 +34,9 @@ fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
 
 #[test]
 fn other_stacks_are_not_touched() {
-    let points: Vec<_> = (1..9)
-        .map(|n| {
-            point(
-                n,
-                if n % 2 == 0 { "shop" } else { "blog" },
-                Completeness::Complete,
-            )
-        })
-        .collect();
-    let policy = Policy {
-        last: 1,
-        ..Policy::default()
-    };
+    let points: Vec<_> =
+        (1..9).map(|n| point(n, if n % 2 == 0 { "shop" } else { "blog" }, Completeness::Complete)).collect();
+    let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
     let decisions = decide(&policy, &points, "shop", "host", now, &TimeZone::UTC).unwrap();
     assert_eq!(decisions.len(), 4);

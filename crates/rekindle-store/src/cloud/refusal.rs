@@ -154,7 +154,9 @@ fn transport(what: String, error: &HttpError) -> Fault {
         HttpErrorKind::Connect => Fault::new(codes::STORE_UNREACHABLE, what)
             .because(words)
             .hint("check that the storage runs and that the endpoint names the right host and port"),
-        _ => Fault::new(codes::STORE_UNREACHABLE, what).because(words),
+        _ => Fault::new(codes::STORE_UNREACHABLE, what)
+            .because(words)
+            .hint("check that the storage runs and that the network to it holds, then run the command again"),
     }
 }
 

@@ -66,16 +66,8 @@ mod tests {
         for code in super::all() {
             assert!(seen.insert(code.id), "{} stands twice", code.id);
             let parts: Vec<&str> = code.id.split('-').collect();
-            assert!(
-                matches!(parts[..], ["RK", area, number] if area.len() >= 2 && number.len() == 3),
-                "{}",
-                code.id
-            );
-            assert!(
-                !code.title.is_empty() && !code.title.ends_with('.'),
-                "{}",
-                code.id
-            );
+            assert!(matches!(parts[..], ["RK", area, number] if area.len() >= 2 && number.len() == 3), "{}", code.id);
+            assert!(!code.title.is_empty() && !code.title.ends_with('.'), "{}", code.id);
         }
     }
 }
