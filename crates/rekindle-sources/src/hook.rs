@@ -49,7 +49,9 @@ impl HookRunner for ProcessHooks {
         match status.code() {
             Some(0) => Ok(HookOutcome::Done),
             Some(SOFT_SKIP) => Ok(HookOutcome::SoftSkip),
-            _ => Err(failed().because(format!("{status}{}", said(out, err).await))),
+            _ => Err(failed()
+                .because(format!("{status}{}", said(out, err).await))
+                .hint("run the hook's command by hand and mend it; exit code 75 skips without an error")),
         }
     }
 }

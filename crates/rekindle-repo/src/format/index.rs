@@ -1,6 +1,6 @@
 //! Index files: which blob stands where in which pack.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::pack::{BlobKind, PackedBlob};
 use super::{BadFormat, Id};
@@ -43,7 +43,8 @@ pub struct IndexBlob {
     pub kind: IndexKind,
     pub offset: u32,
     pub length: u32,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Zero: stored as it is. rustic writes `null` for that.
+    #[serde(default, deserialize_with = "null_is_zero", skip_serializing_if = "is_zero")]
     pub uncompressed_length: u32,
 }
 
@@ -58,6 +59,10 @@ pub enum IndexKind {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants this signature")]
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+fn null_is_zero<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(0))
 }
 
 impl From<&PackedBlob> for IndexBlob {
@@ -129,5 +134,11 @@ mod tests {
         );
         let file = IndexFile::decode(rustic.as_bytes()).unwrap();
         assert_eq!((file.packs.len(), file.packs_to_delete.len()), (0, 1));
+        let raw = format!(
+            r#"{{"packs":[{{"id":"{id}","blobs":[
+                {{"id":"{id}","type":"data","offset":0,"length":38,"uncompressed_length":null}}]}}]}}"#
+        );
+        let file = IndexFile::decode(raw.as_bytes()).unwrap();
+        assert_eq!(PackedBlob::from(&file.packs[0].blobs[0]).uncompressed, None);
     }
 }

@@ -1,10 +1,11 @@
 //! `backup`
 
 use std::fmt::Write as _;
-
+use std::fs::{File, TryLockError};
 use std::sync::Arc;
 
 use clap::Args;
+use rekindle_config::Config;
 use rekindle_core::{ComponentId, Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
@@ -43,6 +44,7 @@ impl Backup {
         if self.dry_run {
             return Ok(plan_answer(&plan));
         }
+        let _alone = alone(&config)?;
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, &config.repository, given.as_ref())?;
         let repository = Arc::new(wire::open(session, &place)?);
@@ -51,6 +53,20 @@ impl Backup {
         let work = backup(plan, repository, Arc::new(ProcessHooks), &options, &context);
         let report = session.runtime.block_on(work)?;
         Ok(answer(&report))
+    }
+}
+
+/// Keeps a second run of this stack on this host from starting. A configuration file is what a stack
+/// is, so the lock (flock(2)) is on it: it needs no place of its own and ends with the process.
+fn alone(config: &Config) -> Result<Option<File>> {
+    let what = || format!("start a run of the stack `{}`", config.stack.name);
+    match File::open(&config.file).map(|file| (file.try_lock(), file)) {
+        Ok((Ok(()), file)) => Ok(Some(file)),
+        Ok((Err(TryLockError::WouldBlock), _)) => Err(Fault::new(codes::ENGINE_RUNNING, what())
+            .because(format!("another run with {} is active", config.file.display()))
+            .hint("wait until it has ended")),
+        // Some network file systems have no such locks; the repository's own lock is still there.
+        Ok((Err(TryLockError::Error(_)), _)) | Err(_) => Ok(None),
     }
 }
 

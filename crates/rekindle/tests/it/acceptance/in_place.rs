@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Stdio;
 
-use rekindle_testkit::fixtures::{compare_maps, compare_redis, postgres_fingerprint, postgres_stack, redis_data, redis_fingerprint};
+use rekindle_testkit::fixtures::{
+    compare_maps, compare_redis, postgres_fingerprint, postgres_stack, redis_data, redis_fingerprint,
+};
 use rekindle_testkit::{Postgres, PostgresOptions, Redis, RedisOptions};
 
 use super::stack::{Stack, assert_same_trees, wait_until};
@@ -47,7 +49,11 @@ fn a_database_in_use_is_replaced_and_the_old_one_kept() {
     assert_eq!(kept.len(), 1, "the old database is kept: {report}");
     let old = postgres_fingerprint(&postgres, &kept[0]);
     let rows = |print: &std::collections::BTreeMap<String, String>| {
-        print.iter().filter(|(key, _)| key.starts_with("rows:")).map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>()
+        print
+            .iter()
+            .filter(|(key, _)| key.starts_with("rows:"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(rows(&old), rows(&changed), "as it was");
     // The state before is also a point.

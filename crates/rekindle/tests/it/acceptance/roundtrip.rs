@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use rekindle_testkit::fixtures::{
-    RedisPrint, compare_maps, compare_redis, odd_tree, postgres_fingerprint, postgres_stack, redis_data,
-    redis_fingerprint,
+    OddTreeOptions, RedisPrint, compare_maps, compare_redis, odd_tree, odd_tree_with, postgres_fingerprint,
+    postgres_stack, redis_data, redis_fingerprint,
 };
 use rekindle_testkit::{Postgres, PostgresOptions, Redis, RedisOptions};
 use serde_json::Value;
@@ -102,7 +102,7 @@ fn look_at_everything(stack: &Stack) {
 fn a_bare_machine_needs_repository_and_key_only() {
     let mut stack = Stack::new();
     let original = stack.files("data");
-    odd_tree(&original);
+    odd_tree_with(&original, &OddTreeOptions { small_files: 50, sparse: false, ..OddTreeOptions::default() });
     let redis = Redis::start(RedisOptions::default());
     redis_data(&redis, KEYS);
     stack.redis(&redis, redis.port(), "");
@@ -111,7 +111,9 @@ fn a_bare_machine_needs_repository_and_key_only() {
     stack.postgres_stack(&postgres, &made);
     stack.complete();
 
-    let bare = Place::new();
+    let newer = Postgres::start(PostgresOptions { major: 17, ..PostgresOptions::default() });
+    let mut bare = Place::new();
+    bare.set("PATH", &format!("{}:/usr/bin:/bin", newer.bin_dir().display()));
     bare.write("key", &format!("{}\n", super::stack::REPOSITORY_PASSWORD));
     let url = stack.path("repo").display().to_string();
     let restore = |arguments: &[&str]| {
@@ -134,7 +136,6 @@ fn a_bare_machine_needs_repository_and_key_only() {
     }
 
     // A newer major than the one it comes from.
-    let newer = Postgres::start(PostgresOptions { major: 17, ..PostgresOptions::default() });
     bare.write("target", &format!("{}\n", newer.password()));
     let server = format!("postgres://postgres@127.0.0.1:{}/postgres", newer.port());
     let report = restore(&["database", "--server", &server, "--server-password-file", "target"]);

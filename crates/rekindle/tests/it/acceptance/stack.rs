@@ -95,9 +95,7 @@ impl Stack {
             self.place.write("redis-password", &format!("{password}\n"));
             "password = \"file:redis-password\"\n".to_owned()
         });
-        self.set(&format!(
-            "[component.cache]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n{password}{more}"
-        ));
+        self.set(&format!("[component.cache]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n{password}{more}"));
     }
 
     /// A backup that must be complete; its report.

@@ -1,0 +1,155 @@
+//! A stack on S3: refused, cut off, frozen, gone and back.
+
+use std::fs;
+use std::time::Duration;
+
+use rekindle_testkit::{Direction, Fault, Proxy, S3, S3Key, S3Options};
+
+use super::stack::{Stack, assert_same_trees, below, end, noise, wait_until};
+use crate::run::Place;
+
+/// The `[repository]` lines for a key, which stands in two files.
+fn lines(place: &Place, s3: &S3, port: u16, key: &S3Key) -> String {
+    place.write("s3-access", &key.access);
+    place.write("s3-secret", &key.secret);
+    format!(
+        "url = \"s3://{}/shop\"\nendpoint = \"http://127.0.0.1:{port}\"\nregion = \"{}\"\npath-style = true\n\
+         access-key-id = \"file:s3-access\"\nsecret-access-key = \"file:s3-secret\"",
+        s3.bucket(),
+        s3.region()
+    )
+}
+
+/// A stack with its repository on S3, behind a port.
+fn stack_on(s3: &S3, port: u16) -> Stack {
+    let mut place = Place::new();
+    let key = s3.admin_key();
+    place.set("AWS_ACCESS_KEY_ID", &key.access);
+    place.set("AWS_SECRET_ACCESS_KEY", &key.secret);
+    let url = format!("s3://{}/shop?endpoint=http://127.0.0.1:{port}&region={}", s3.bucket(), s3.region());
+    let lines = lines(&place, s3, port, &key);
+    let mut stack = Stack::at(place, &lines, &url);
+    let data = stack.files("data");
+    fs::write(data.join("first"), noise(1, 2 << 20)).unwrap();
+    stack
+}
+
+fn use_key(stack: &Stack, key: &S3Key) {
+    stack.place.write("s3-access", &key.access);
+    stack.place.write("s3-secret", &key.secret);
+}
+
+fn comes_back(stack: &Stack, name: &str) {
+    stack.place.json(0, &["verify", "--read-data"]);
+    stack.place.json(0, &["restore", "latest", "--to", name]);
+    assert_same_trees(&stack.path("data"), &below(&stack.path(name), &stack.path("data")));
+}
+
+#[test]
+fn keys_without_a_right_are_refused_and_nothing_looks_empty() {
+    let s3 = S3::start(S3Options::default());
+    let stack = stack_on(&s3, s3.port());
+    stack.complete();
+    comes_back(&stack, "back");
+    // May read and list only: looking works, writing does not.
+    use_key(&stack, &s3.reader_key());
+    assert_eq!(stack.points().len(), 1);
+    stack.place.ends(20, &["backup"]).says("RK-ST-003", &[]);
+    // May not list: an error, never an empty repository.
+    use_key(&stack, &s3.writer_key());
+    for arguments in [&["backup"][..], &["list"], &["verify"], &["prune"], &["restore", "latest", "--to", "x"]] {
+        let ended = stack.place.ends(20, arguments);
+        ended.says("RK-ST-003", &[]);
+        assert!(ended.out.is_empty(), "{ended:#?}");
+    }
+    // Unknown to the server.
+    let wrong = S3Key { secret: "canary-wrong-secret".to_owned(), ..s3.admin_key() };
+    use_key(&stack, &wrong);
+    let ended = stack.place.ends(20, &["backup"]);
+    ended.says("RK-ST-003", &[]);
+    assert!(!format!("{ended:?}").contains("canary"), "{ended:#?}");
+    use_key(&stack, &s3.admin_key());
+    assert_eq!(stack.points().len(), 1);
+    stack.complete();
+}
+
+#[test]
+fn cut_connections_are_survived() {
+    let s3 = S3::start(S3Options::default());
+    let proxy = Proxy::start(s3.port());
+    let stack = stack_on(&s3, proxy.port());
+    let data = stack.path("data");
+    fs::write(data.join("large"), noise(2, 24 << 20)).unwrap();
+    // The first uploads break at different places; so does one of the answers.
+    proxy.script([
+        Fault::ResetAfter(Direction::ToServer, 100_000),
+        Fault::CutAfter(Direction::ToServer, 1_000_000),
+        Fault::CutAfter(Direction::ToClient, 200),
+        Fault::ResetAfter(Direction::ToServer, 3_000_000),
+    ]);
+    stack.complete();
+    comes_back(&stack, "back");
+    // In the middle of an upload everything is cut.
+    fs::write(data.join("large"), noise(3, 24 << 20)).unwrap();
+    let start = proxy.bytes();
+    proxy.set(Fault::Delay(Duration::from_millis(2)));
+    let child = stack.start(&["backup"]);
+    wait_until("an upload", || proxy.bytes() > start + (6 << 20));
+    proxy.set(Fault::None);
+    proxy.cut_all();
+    let ended = end(child);
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    comes_back(&stack, "again");
+}
+
+#[test]
+fn a_server_that_freezes_or_restarts_is_waited_for() {
+    let mut s3 = S3::start(S3Options::default());
+    let proxy = Proxy::start(s3.port());
+    let stack = stack_on(&s3, proxy.port());
+    let data = stack.path("data");
+    for restart in [false, true] {
+        fs::write(data.join("large"), noise(u64::from(restart) + 2, 24 << 20)).unwrap();
+        let start = proxy.bytes();
+        proxy.set(Fault::Delay(Duration::from_millis(2)));
+        let child = stack.start(&["backup"]);
+        wait_until("an upload", || proxy.bytes() > start + (6 << 20));
+        proxy.set(Fault::None);
+        if restart {
+            s3.kill9();
+            s3.restart();
+        } else {
+            s3.sigstop();
+            std::thread::sleep(Duration::from_secs(2));
+            s3.sigcont();
+        }
+        let ended = end(child);
+        assert_eq!(ended.code, 0, "{ended:#?}");
+        comes_back(&stack, &format!("back-{restart}"));
+    }
+}
+
+#[test]
+fn a_server_that_stays_away_is_20() {
+    let mut s3 = S3::start(S3Options::default());
+    let proxy = Proxy::start(s3.port());
+    let stack = stack_on(&s3, proxy.port());
+    stack.complete();
+    fs::write(stack.path("data/large"), noise(2, 24 << 20)).unwrap();
+    let start = proxy.bytes();
+    proxy.set(Fault::Delay(Duration::from_millis(2)));
+    let child = stack.start(&["backup"]);
+    wait_until("an upload", || proxy.bytes() > start + (6 << 20));
+    s3.kill9();
+    let ended = end(child);
+    assert_eq!(ended.code, 20, "{ended:#?}");
+    assert!(
+        ended.err.contains("error[RK-ST-002]") && ended.err.contains(s3.bucket()) && ended.err.contains("\nhint: "),
+        "{ended:#?}"
+    );
+    proxy.set(Fault::None);
+    s3.restart();
+    assert_eq!(stack.points().len(), 1, "no new point");
+    stack.complete();
+    comes_back(&stack, "back");
+}
