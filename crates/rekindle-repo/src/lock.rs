@@ -60,16 +60,30 @@ impl std::fmt::Debug for Lock {
 impl Lock {
     /// Takes the lock, or says who holds it (`REPO_LOCKED`). Removes stale locks. Blocking.
     pub fn acquire(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
+        Self::acquire_while(repo, clock, kind, || ()).map(|(lock, ())| lock)
+    }
+
+    /// Takes the lock and does `work` in the pause between writing the lock object and looking
+    /// again. What the work reads is as fresh as if it came afterwards: whoever holds an exclusive
+    /// lock meanwhile makes this an error.
+    pub(crate) fn acquire_while<T>(
+        repo: &Repo,
+        clock: &Arc<dyn Clock>,
+        kind: LockKind,
+        work: impl FnOnce() -> T,
+    ) -> Result<(Self, T)> {
         refuse_conflicts(repo, &**clock, kind, None)?;
         let current = write(repo, &**clock, kind)?;
         let mut lock =
             Self::guard(Held { repo: repo.clone(), clock: Arc::clone(clock), kind, current: Mutex::new(current) })?;
-        std::thread::sleep(SETTLE);
+        let written = std::time::Instant::now();
+        let done = work();
+        std::thread::sleep(SETTLE.saturating_sub(written.elapsed()));
         if let Err(fault) = refuse_conflicts(repo, &**clock, kind, Some(current.0)) {
             lock.stop_and_join()?;
             return Err(fault);
         }
-        Ok(lock)
+        Ok((lock, done))
     }
 
     fn guard(held: Held) -> Result<Self> {

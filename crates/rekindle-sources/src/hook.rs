@@ -130,9 +130,16 @@ mod tests {
         assert!(fault.chain().contains("did not end within"), "{fault:?}");
         let child = std::fs::read_to_string(pid).unwrap();
         let stat = format!("/proc/{}/stat", child.trim());
-        // Killed: gone, or a zombie until its new parent reaps it.
-        let state = std::fs::read_to_string(stat).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // Killed: gone, or a zombie until its new parent reaps it. Dying takes a moment.
+        let ended = || {
+            let state = std::fs::read_to_string(&stat).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ") || state.contains(") X ")
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !ended() {
+            assert!(std::time::Instant::now() < deadline, "the hook's child still runs");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     #[tokio::test]

@@ -90,9 +90,10 @@ impl Session {
     /// Takes the lock, loads the index, starts the threads. Blocking.
     pub fn begin(repo: &Repo, context: &RunContext) -> Result<Self> {
         context.cancel.check()?;
-        context.monitor.phase("repository", "lock");
-        let lock = Lock::acquire(repo, &context.clock, LockKind::Shared)?;
-        match Self::start(repo, context) {
+        context.monitor.phase("repository", "lock and load the index");
+        let load = || Known::load(repo, &*context.monitor);
+        let (lock, known) = Lock::acquire_while(repo, &context.clock, LockKind::Shared, load)?;
+        match known.and_then(|known| Self::start(repo, known, context)) {
             Ok((shared, workers)) => Ok(Self {
                 shared,
                 workers,
@@ -109,9 +110,7 @@ impl Session {
         }
     }
 
-    fn start(repo: &Repo, context: &RunContext) -> Result<(Arc<Shared>, Workers)> {
-        context.monitor.phase("repository", "load index");
-        let known = Known::load(repo, &*context.monitor)?;
+    fn start(repo: &Repo, known: Known, context: &RunContext) -> Result<(Arc<Shared>, Workers)> {
         let failure = Arc::new(Failure::default());
         let shared = Arc::new(Shared {
             packs: Packs::start(repo, &failure)?,
