@@ -38,7 +38,35 @@ fn every_kind_of_difference_is_found() {
     fs::create_dir(&a).unwrap();
     let options = OddTreeOptions { small_files: 5, medium_files: 1, ..OddTreeOptions::default() };
     let made = odd_tree_with(&a, &options);
-    let mut changes: Vec<Change> = vec![
+    let mut changes = changes();
+    if made.xattrs {
+        changes.push(("attributes/file", "xattrs", |p| {
+            rustix::fs::lremovexattr(p, "user.empty").unwrap();
+        }));
+    }
+    if made.acls {
+        changes.push(("access-lists", "xattrs", |p| {
+            rustix::fs::lremovexattr(p, "system.posix_acl_default").unwrap();
+        }));
+    }
+    if made.owners {
+        changes.push(("owners/link-of-another", "owner", |p| {
+            lchown(p, Some(1), None).unwrap();
+        }));
+    }
+    for (path, expected, change) in changes {
+        copy(&a, &b);
+        change(&b.join(path));
+        let found = compare_trees(&a, &b);
+        let line = |line: &String| line.starts_with(&format!("{path:?}: {expected}"));
+        assert!(found.iter().any(line), "{path} {expected}: {found:#?}");
+        fs::remove_dir_all(&b).unwrap();
+    }
+}
+
+/// Changes that every file system shows.
+fn changes() -> Vec<Change> {
+    vec![
         ("names/plain.txt", "missing in the second", |p| {
             fs::remove_file(p).unwrap();
         }),
@@ -80,30 +108,7 @@ fn every_kind_of_difference_is_found() {
         }),
         ("deep", "mtime", |p| set_mtime(p)),
         ("names/case", "mtime", |p| set_mtime(p)),
-    ];
-    if made.xattrs {
-        changes.push(("attributes/file", "xattrs", |p| {
-            rustix::fs::lremovexattr(p, "user.empty").unwrap();
-        }));
-    }
-    if made.acls {
-        changes.push(("access-lists", "xattrs", |p| {
-            rustix::fs::lremovexattr(p, "system.posix_acl_default").unwrap();
-        }));
-    }
-    if made.owners {
-        changes.push(("owners/link-of-another", "owner", |p| {
-            lchown(p, Some(1), None).unwrap();
-        }));
-    }
-    for (path, expected, change) in changes {
-        copy(&a, &b);
-        change(&b.join(path));
-        let found = compare_trees(&a, &b);
-        let line = |line: &String| line.starts_with(&format!("{path:?}: {expected}"));
-        assert!(found.iter().any(line), "{path} {expected}: {found:#?}");
-        fs::remove_dir_all(&b).unwrap();
-    }
+    ]
 }
 
 fn set_mtime(path: &Path) {
