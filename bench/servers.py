@@ -68,8 +68,9 @@ class Redis:
 
     def seed_procedure(self, target):
         """BGSAVE, then wait until it is really done (what the shell scripts leave out), then copy."""
-        script = """before=$(redis-cli -p $PORT LASTSAVE); redis-cli -p $PORT BGSAVE >/dev/null
-            until [ "$(redis-cli -p $PORT INFO persistence | grep -c rdb_bgsave_in_progress:1)" = 0 ]; do sleep 0.1; done
+        script = """until redis-cli -p $PORT BGSAVE | grep -q started; do sleep 0.1; done
+            while redis-cli -p $PORT INFO persistence | grep -q rdb_bgsave_in_progress:1; do sleep 0.1; done
+            redis-cli -p $PORT INFO persistence | grep -q rdb_last_bgsave_status:ok || exit 1
             cp "$DIR/dump.rdb" "$TARGET" && sync "$TARGET" """
         return ["sh", "-c", script], {"PORT": str(self.port), "DIR": str(self.directory), "TARGET": str(target)}
 
