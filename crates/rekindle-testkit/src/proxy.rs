@@ -174,6 +174,8 @@ impl Shared {
         let Ok(server) = TcpStream::connect(self.target) else {
             return reset(client);
         };
+        // Small messages would wait 40 ms for the other side's acknowledgement.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (Ok(client_copy), Ok(server_copy)) = (client.try_clone(), server.try_clone()) else {
             return reset(client);
         };

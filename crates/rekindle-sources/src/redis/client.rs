@@ -239,7 +239,9 @@ impl Client {
         if let Err(stopped) = self.cancel.check() {
             return stopped;
         }
-        Fault::new(codes::REDIS_CONNECT, format!("{doing} Redis at {}", self.endpoint)).because(error)
+        Fault::new(codes::REDIS_CONNECT, format!("{doing} Redis at {}", self.endpoint))
+            .because(error)
+            .hint("see that the server runs (its log says why it stopped), then run the command again")
     }
 
     fn closed(&self) -> Fault {
