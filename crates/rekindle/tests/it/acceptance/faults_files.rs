@@ -95,10 +95,10 @@ fn a_file_that_cannot_be_read_makes_the_point_partial() {
     let data = stack.files("data");
     fs::write(data.join("open"), "open").unwrap();
     fs::write(data.join("closed"), "closed").unwrap();
-    fs::set_permissions(data.join("closed"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(data.join("closed"), Permissions::from_mode(0o000)).unwrap();
     fs::create_dir(data.join("closed-directory")).unwrap();
     fs::write(data.join("closed-directory/inside"), "x").unwrap();
-    fs::set_permissions(data.join("closed-directory"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(data.join("closed-directory"), Permissions::from_mode(0o000)).unwrap();
     give_to_nobody(&stack);
     let value = as_nobody(&stack, &["backup", "--json"]);
     let value: Value = serde_json::from_str(&value.out).unwrap_or_else(|error| panic!("{error}: {value:#?}"));

@@ -78,6 +78,8 @@ fn a_wrong_password_is_20_and_not_shown() {
     stack.complete();
 }
 
+type Break = fn(&mut Postgres, &Proxy);
+
 #[test]
 fn a_server_that_dies_or_is_cut_off_in_the_middle_is_no_success() {
     let mut postgres = Postgres::start(PostgresOptions::default());
@@ -88,7 +90,6 @@ fn a_server_that_dies_or_is_cut_off_in_the_middle_is_no_success() {
         stack.complete();
         proxy.bytes()
     };
-    type Break = fn(&mut Postgres, &Proxy);
     let breaks: [(&str, Break); 3] = [
         ("dies", |postgres, _| postgres.kill9()),
         ("restarts", |postgres, _| {

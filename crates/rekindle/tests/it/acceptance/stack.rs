@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::run::{Ended, Place};
 
 /// Longest wait for something that another process is about to do.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(2);
 
 pub(crate) const REPOSITORY_PASSWORD: &str = "canary-repository-password";
