@@ -16,7 +16,12 @@ fn a_flipped_bit_in_any_object_is_found() {
         fs::write(source.join(format!("f{number}")), vec![number; 3000]).unwrap();
     }
     place.restic(&["backup", source.to_str().unwrap()]);
-    rekindle_repo::admin::key_add(&place.open(), &secret("another horse entirely"), &rekindle_repo::admin::KeyLabel::default()).unwrap();
+    rekindle_repo::admin::key_add(
+        &place.open(),
+        &secret("another horse entirely"),
+        &rekindle_repo::admin::KeyLabel::default(),
+    )
+    .unwrap();
     let repo = place.open();
     let options = VerifyOptions { read_data: Some(Subset::All) };
     assert!(verify(&repo, &options).unwrap().is_good());
