@@ -55,14 +55,15 @@ impl Verdict {
 const AT_RISK_PERCENT: u64 = 80;
 
 /// Judges one component. The worst of its objectives decides; an objective without a
-/// measurement is missed (RPO) or at risk (RTO, proof), never met.
+/// measurement is missed (RPO) or at risk (RTO, proof), never met. A component that was never
+/// captured misses everything, whether it has objectives or not.
 pub fn judge(objective: &Objective, now: jiff::Timestamp, history: &History) -> Verdict {
+    let Some(newest) = history.newest_capture else {
+        return Verdict::Missed("there is no complete capture".to_owned());
+    };
     let mut verdict = Verdict::Met;
     if let Some(target) = objective.rpo_seconds {
-        verdict = verdict.worse(match history.newest_capture {
-            None => Verdict::Missed("there is no complete capture".to_owned()),
-            Some(at) => measure("the newest capture is", age_seconds(now, at), target, "old"),
-        });
+        verdict = verdict.worse(measure("the newest capture is", age_seconds(now, newest), target, "old"));
     }
     if let Some(target) = objective.rto_seconds {
         verdict = verdict.worse(match history.restore_seconds {
@@ -103,8 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn without_objectives_everything_is_met() {
-        assert_eq!(judge(&Objective::default(), at(0), &History::default()), Verdict::Met);
+    fn without_objectives_a_capture_is_enough_and_its_absence_is_not() {
+        let captured = History { newest_capture: Some(at(0)), ..History::default() };
+        assert_eq!(judge(&Objective::default(), at(0), &captured), Verdict::Met);
+        assert_eq!(judge(&Objective::default(), at(0), &History::default()).as_str(), "missed");
     }
 
     #[test]
