@@ -81,6 +81,11 @@ impl CaptureProof {
         Ok(Self { component, kind, tally: account.tally, streams: account.streams, notes, captured_at, details })
     }
 
+    /// The component it is about.
+    pub fn component(&self) -> &ComponentId {
+        &self.component
+    }
+
     /// What the source counted.
     pub fn tally(&self) -> Tally {
         self.tally

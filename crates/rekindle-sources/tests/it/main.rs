@@ -6,6 +6,7 @@ mod files_capture;
 mod files_changes;
 mod files_restore;
 mod files_support;
+mod memory_part;
 mod postgres_refusals;
 mod postgres_round_trip;
 mod postgres_support;

@@ -2,25 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rekindle_core::entry::{Closing, Content, ContentRead, Entries, EntryKind, EntryPath, Meta, ReadFault};
-use rekindle_core::manifest::ComponentRecord;
-use rekindle_core::point::Draft;
 use rekindle_core::port::{
-    Clock, Component, Finding, Level, Materialize, Materialized, PartReader, Quiet, RestoreReport, RestoreRequest,
-    RunContext, StoredEntry, Target,
+    Clock, Component, Finding, Level, PartReader, Quiet, RestoreReport, RestoreRequest, RunContext,
 };
-use rekindle_core::proof::{Part, StoredPart};
-use rekindle_core::witness::Witness;
-use rekindle_core::{Cancel, Fault, PointId, Result, RunId, codes};
+use rekindle_core::{Cancel, Result, RunId};
 use rekindle_sources::postgres::details::Details;
 use rekindle_sources::postgres::{Databases, PostgresComponent, PostgresOptions};
 use rekindle_testkit::{Postgres, PostgresOptions as ServerOptions};
+
+use crate::memory_part::capture_in;
+pub(crate) use crate::memory_part::{MemoryPart, pull, request};
 
 pub(crate) const SHORT: &str = "01234567";
 
@@ -74,13 +69,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
 
-/// What a repository would hold of a component.
-#[derive(Clone)]
-pub(crate) struct MemoryPart {
-    pub(crate) record: ComponentRecord,
-    pub(crate) files: BTreeMap<String, Vec<u8>>,
-}
-
 impl MemoryPart {
     pub(crate) fn details(&self) -> Details {
         Details::decode(&self.record.details).unwrap()
@@ -94,110 +82,6 @@ pub(crate) fn capture(component: &PostgresComponent) -> Result<MemoryPart> {
     let result = block_on(capture_in(component, &run.context));
     assert_eq!(std::fs::read_dir(run.scratch.path()).unwrap().count(), 0, "the scratch directory is not empty");
     result
-}
-
-async fn capture_in(component: &PostgresComponent, context: &RunContext) -> Result<MemoryPart> {
-    let mut capture = component.begin(context).await?;
-    let entries = capture.entries();
-    let pulled = tokio::task::spawn_blocking(move || pull(entries, |_| ())).await.unwrap();
-    let (files, witness) = match pulled {
-        Ok(pulled) => pulled,
-        Err(fault) => {
-            capture.abort().await;
-            return Err(fault);
-        }
-    };
-    let proof = capture.finish().await?;
-    let account = witness.account();
-    let holds = StoredPart {
-        component: component.id().clone(),
-        tree: String::new(),
-        tally: account.tally,
-        streams: account.streams,
-        added_bytes: 0,
-        stored_bytes: 0,
-    };
-    let now = jiff::Timestamp::now();
-    let mut draft = Draft::new("s".to_owned(), "h".to_owned(), RunId::new(now, 1), now);
-    draft.add(Part::join(proof, holds).unwrap());
-    let record = draft.manifest(now, None, None).components.remove(0);
-    Ok(MemoryPart { record, files })
-}
-
-/// Reads everything, as a repository does: in order, each content to its end and closed.
-/// `at_dump` is called after the first bytes of each dump.
-pub(crate) fn pull(entries: Entries, mut at_dump: impl FnMut(&str)) -> Result<(BTreeMap<String, Vec<u8>>, Witness)> {
-    let witness = Witness::new();
-    let mut files = BTreeMap::new();
-    let mut last: Option<EntryPath> = None;
-    for entry in witness.watch(entries) {
-        let entry = entry?;
-        assert!(last.as_ref() < Some(&entry.path), "{:?} is out of order", entry.path);
-        last = Some(entry.path.clone());
-        let name = entry.path.to_string();
-        let Content::Stream(mut content) = entry.content else {
-            assert_eq!(entry.meta.kind, EntryKind::Directory);
-            continue;
-        };
-        let mut bytes = Vec::new();
-        let mut piece = vec![0; 50_000];
-        loop {
-            let given = match content.read(&mut piece) {
-                Ok(0) => break,
-                Ok(given) => given,
-                Err(ReadFault::Abort(fault)) => return Err(fault),
-                Err(ReadFault::Skip) => panic!("an entry cannot be skipped"),
-            };
-            if bytes.is_empty() && Path::new(&name).extension().is_some_and(|extension| extension == "dump") {
-                at_dump(&name);
-            }
-            bytes.extend_from_slice(&piece[..given]);
-        }
-        content.close()?;
-        files.insert(name, bytes);
-    }
-    Ok((files, witness))
-}
-
-struct Memory(Cursor<Vec<u8>>);
-
-impl ContentRead for Memory {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFault> {
-        Ok(self.0.read(buffer).unwrap())
-    }
-
-    fn close(self: Box<Self>) -> Result<Closing> {
-        Ok(Closing::Keep(Box::new(Meta::synthetic(EntryKind::File, jiff::Timestamp::now()))))
-    }
-}
-
-impl PartReader for MemoryPart {
-    fn record(&self) -> &ComponentRecord {
-        &self.record
-    }
-
-    fn list(&self, _: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
-        Err(Fault::new(codes::RUN_BUG, "list: PostgreSQL does not ask for it"))
-    }
-
-    fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>> {
-        Ok(Box::new(Memory(Cursor::new(self.files[&path.to_string()].clone()))))
-    }
-
-    fn materialize(&self, _: &Materialize, _: &RunContext) -> Result<Materialized> {
-        Err(Fault::new(codes::RUN_BUG, "materialize: PostgreSQL does not ask for it"))
-    }
-}
-
-pub(crate) fn request(target: Target) -> RestoreRequest {
-    RestoreRequest {
-        point: "0123456789abcdef".repeat(4).parse::<PointId>().unwrap(),
-        target,
-        select: Vec::new(),
-        overwrite: false,
-        jobs: 1,
-        server: None,
-    }
 }
 
 /// Restores and checks; every finding has to be good.

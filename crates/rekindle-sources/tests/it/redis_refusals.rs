@@ -52,7 +52,7 @@ fn a_connection_cut_anywhere_is_an_error() {
             // The positions count both directions; the last ones may lie behind the end.
             Ok(part) => {
                 assert!(position > whole - 700, "cut after {position} of {whole}");
-                assert!(part.details().rdb.checksum.is_some());
+                assert!(part.redis_details().rdb.checksum.is_some());
             }
         }
     }
@@ -146,7 +146,7 @@ fn a_user_with_the_least_rights_is_enough() {
     options.password = Some(Secret::new(CANARY.to_owned()));
     let component = component(options);
     let part = capture(&component).unwrap();
-    assert_eq!(part.details().rdb.keys(), redis_fingerprint(&source).keys.len() as u64);
+    assert_eq!(part.redis_details().rdb.keys(), redis_fingerprint(&source).keys.len() as u64);
     let names: Vec<_> = part.files.keys().collect();
     assert_eq!(names, ["dump.rdb", "info.json"]);
     assert!(!serde_json::to_string(&part.record).unwrap().contains(CANARY));
@@ -221,14 +221,14 @@ fn replicas_and_cluster_nodes_are_named_and_not_restored_into() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let of_replica = capture(&component_of(&replica)).unwrap();
-    assert_eq!(of_replica.details().role, "slave");
-    assert_eq!(of_replica.details().rdb.databases, part.details().rdb.databases);
+    assert_eq!(of_replica.redis_details().role, "slave");
+    assert_eq!(of_replica.redis_details().rdb.databases, part.redis_details().rdb.databases);
     let mut options = server_options(RedisProgram::Redis);
     options.databases = 1;
     options.lines.push("cluster-enabled yes".to_owned());
     let node = Redis::start(options);
     let of_node = capture(&component_of(&node)).unwrap();
-    assert_eq!(of_node.details().mode, "cluster");
+    assert_eq!(of_node.redis_details().mode, "cluster");
     for (captured, word) in [(&of_replica, "replica"), (&of_node, "only the slots")] {
         let notes = &captured.record.notes;
         assert!(notes.listed.iter().any(|note| note.text.contains(word)), "{notes:?}");

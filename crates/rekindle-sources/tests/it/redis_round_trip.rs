@@ -32,7 +32,7 @@ fn through_a_directory(program: RedisProgram, appendonly: bool) {
     let source = Redis::start(ServerOptions { appendonly, ..server_options(program) });
     redis_data(&source, KEYS);
     let part = capture(&component_of(&source)).unwrap();
-    let details = part.details();
+    let details = part.redis_details();
     let keys: usize = redis_fingerprint(&source).keys.len();
     assert_eq!(details.rdb.keys(), keys as u64);
     assert_eq!(details.rdb.functions, 1);
@@ -88,8 +88,8 @@ fn a_synchronisation_from_a_file_says_its_length() {
     let source = Redis::start(options);
     redis_data(&source, 20);
     let part = capture(&component_of(&source)).unwrap();
-    assert_eq!(part.details().framing, "length");
-    assert_eq!(part.details().rdb.keys(), redis_fingerprint(&source).keys.len() as u64);
+    assert_eq!(part.redis_details().framing, "length");
+    assert_eq!(part.redis_details().rdb.keys(), redis_fingerprint(&source).keys.len() as u64);
 }
 
 fn key_by_key(program: RedisProgram) {
@@ -101,7 +101,7 @@ fn key_by_key(program: RedisProgram) {
     let mut request = request(Target::Live);
     request.server = Some(target.url());
     let report = restore(&component, &part, &request).unwrap();
-    assert_eq!(report.entries, part.details().rdb.keys());
+    assert_eq!(report.entries, part.redis_details().rdb.keys());
     assert_same(&source, &target);
 
     let fault = restore(&component, &part, &request).unwrap_err();
@@ -128,7 +128,7 @@ fn fields_of_hashes_with_expiries_survive_in_valkey() {
     source.command(&[b"HSET", b"h", b"a", b"1", b"b", b"2"]);
     source.command(&[b"HPEXPIREAT", b"h", b"4070908800000", b"FIELDS", b"1", b"a"]);
     let part = capture(&component_of(&source)).unwrap();
-    assert_eq!(part.details().rdb.magic, "VALKEY");
+    assert_eq!(part.redis_details().rdb.magic, "VALKEY");
     let target = server(RedisProgram::Valkey);
     restore(&component_of(&target), &part, &request(Target::Live)).unwrap();
     let asked = target.command(&[b"HPEXPIRETIME", b"h", b"FIELDS", b"2", b"a", b"b"]);
@@ -142,7 +142,7 @@ fn expired_keys_are_left_out_and_counted() {
     source.command(&[b"SET", b"stays", b"1"]);
     source.command(&[b"SET", b"goes", b"1", b"EX", b"3600"]);
     let part = capture(&component_of(&source)).unwrap();
-    let counts = part.details().rdb.databases[&0];
+    let counts = part.redis_details().rdb.databases[&0];
     assert_eq!((counts.keys, counts.expires, counts.expired), (2, 1, 0));
     let target = server(RedisProgram::Redis);
     let (report, findings) =
@@ -182,7 +182,7 @@ fn a_check_finds_what_was_changed_after_the_restore() {
 fn an_empty_server_is_a_valid_backup() {
     let source = server(RedisProgram::Redis);
     let part = capture(&component_of(&source)).unwrap();
-    assert_eq!(part.details().rdb.keys(), 0);
+    assert_eq!(part.redis_details().rdb.keys(), 0);
     let (_keep, directory) = temporary();
     restore(&component_of(&source), &part, &new_directory(&directory)).unwrap();
 }
@@ -195,10 +195,10 @@ fn over_tls_a_socket_and_without_config() {
     let socket = component(RedisOptions::new(format!("unix://{}", source.socket().display())));
     for component in [component_of(&source), socket] {
         let part = capture(&component).unwrap();
-        assert_eq!(part.details().rdb.keys(), keys);
+        assert_eq!(part.redis_details().rdb.keys(), keys);
         assert!(!part.files.contains_key("config.json"));
         assert_eq!(part.record.notes.count(NoteClass::Incomplete), 1);
-        assert_eq!(part.details().appendonly, Some(false), "INFO says it");
+        assert_eq!(part.redis_details().appendonly, Some(false), "INFO says it");
     }
     let untrusted = component(RedisOptions { ca_file: None, ..options_of(&source) });
     assert!(capture(&untrusted).err().unwrap().is(codes::REDIS_TLS));

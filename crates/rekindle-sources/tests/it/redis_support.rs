@@ -3,23 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rekindle_core::entry::{Closing, Content, ContentRead, Entries, EntryKind, EntryPath, Meta, ReadFault};
-use rekindle_core::manifest::ComponentRecord;
-use rekindle_core::point::Draft;
-use rekindle_core::port::{
-    Clock, Component, Finding, Level, Materialize, Materialized, PartReader, Quiet, RestoreRequest, RunContext,
-    StoredEntry, Target,
-};
-use rekindle_core::proof::{Part, StoredPart};
-use rekindle_core::witness::Witness;
-use rekindle_core::{Cancel, Fault, PointId, Result, RunId, codes};
+use rekindle_core::port::{Clock, Component, Finding, Level, PartReader, Quiet, RestoreRequest, RunContext, Target};
+use rekindle_core::{Cancel, Result, RunId};
 use rekindle_sources::redis::{RedisComponent, RedisDetails, RedisOptions};
 use rekindle_testkit::{Redis, RedisOptions as ServerOptions, RedisProgram};
+
+use crate::memory_part::capture_in;
+pub(crate) use crate::memory_part::{MemoryPart, drain, request};
 
 /// A clock that may go ahead.
 pub(crate) struct Ahead(pub(crate) jiff::SignedDuration);
@@ -70,15 +63,8 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(work)
 }
 
-/// What a repository would hold of a component.
-#[derive(Clone)]
-pub(crate) struct MemoryPart {
-    pub(crate) record: ComponentRecord,
-    pub(crate) files: BTreeMap<String, Vec<u8>>,
-}
-
 impl MemoryPart {
-    pub(crate) fn details(&self) -> RedisDetails {
+    pub(crate) fn redis_details(&self) -> RedisDetails {
         serde_json::from_value(self.record.details.clone()).unwrap()
     }
 
@@ -100,98 +86,7 @@ impl MemoryPart {
 
 /// Captures a component, pulling its entries to the end or to the first error.
 pub(crate) fn capture(component: &RedisComponent) -> Result<MemoryPart> {
-    block_on(async {
-        let mut capture = component.begin(&context()).await?;
-        let entries = capture.entries();
-        let (files, witness) = tokio::task::spawn_blocking(move || pull(entries)).await.unwrap()?;
-        let proof = capture.finish().await?;
-        let account = witness.account();
-        let holds = StoredPart {
-            component: component.id().clone(),
-            tree: String::new(),
-            tally: account.tally,
-            streams: account.streams,
-            added_bytes: 0,
-            stored_bytes: 0,
-        };
-        let now = jiff::Timestamp::now();
-        let mut draft = Draft::new("s".to_owned(), "h".to_owned(), RunId::new(now, 1), now);
-        draft.add(Part::join(proof, holds).unwrap());
-        let record = draft.manifest(now, None, None).components.remove(0);
-        Ok(MemoryPart { record, files })
-    })
-}
-
-/// Reads everything, as a repository does: in order, each content to its end and closed.
-pub(crate) fn pull(entries: Entries) -> Result<(BTreeMap<String, Vec<u8>>, Witness)> {
-    let witness = Witness::new();
-    let mut files = BTreeMap::new();
-    let mut last: Option<EntryPath> = None;
-    for entry in witness.watch(entries) {
-        let entry = entry?;
-        assert!(last.as_ref() < Some(&entry.path), "{:?} is out of order", entry.path);
-        last = Some(entry.path.clone());
-        let Content::Stream(mut content) = entry.content else { panic!("{:?} is no stream", entry.path) };
-        let bytes = drain(&mut *content)?;
-        content.close()?;
-        files.insert(entry.path.to_string(), bytes);
-    }
-    Ok((files, witness))
-}
-
-pub(crate) fn drain(content: &mut dyn ContentRead) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 50_000];
-    loop {
-        match content.read(&mut piece) {
-            Ok(0) => return Ok(bytes),
-            Ok(given) => bytes.extend_from_slice(&piece[..given]),
-            Err(ReadFault::Abort(fault)) => return Err(fault),
-            Err(ReadFault::Skip) => panic!("a Redis entry cannot be skipped"),
-        }
-    }
-}
-
-struct Memory(Cursor<Vec<u8>>);
-
-impl ContentRead for Memory {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFault> {
-        Ok(self.0.read(buffer).unwrap())
-    }
-
-    fn close(self: Box<Self>) -> Result<Closing> {
-        let meta = Meta::synthetic(EntryKind::File, jiff::Timestamp::now());
-        Ok(Closing::Keep(Box::new(meta)))
-    }
-}
-
-impl PartReader for MemoryPart {
-    fn record(&self) -> &ComponentRecord {
-        &self.record
-    }
-
-    fn list(&self, _: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
-        Err(Fault::new(codes::RUN_BUG, "list: Redis does not ask for it"))
-    }
-
-    fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>> {
-        Ok(Box::new(Memory(Cursor::new(self.files[&path.to_string()].clone()))))
-    }
-
-    fn materialize(&self, _: &Materialize, _: &RunContext) -> Result<Materialized> {
-        Err(Fault::new(codes::RUN_BUG, "materialize: Redis does not ask for it"))
-    }
-}
-
-pub(crate) fn request(target: Target) -> RestoreRequest {
-    RestoreRequest {
-        point: "0123456789abcdef".repeat(4).parse::<PointId>().unwrap(),
-        target,
-        select: Vec::new(),
-        overwrite: false,
-        jobs: 1,
-        server: None,
-    }
+    block_on(capture_in(component, &context()))
 }
 
 pub(crate) fn new_directory(path: &Path) -> RestoreRequest {
