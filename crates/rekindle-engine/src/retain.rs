@@ -1,12 +1,18 @@
 //! Retention as a use case: points in, decisions out, refusals as errors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::tz::TimeZone;
+use rekindle_core::manifest::Completeness;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::retention::{Candidate, Decision, Policy, Refusal, plan};
-use rekindle_core::{Fault, PointId, Result, codes};
+use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
 
 /// Decides about the points of one stack and host. Points of other stacks in the same repository
 /// are not looked at and never removed.
+///
+/// Points are judged only beside points of the same components: else frequent points of the
+/// database alone would use up the places, and the last copy of the files would go.
 pub fn decide(
     policy: &Policy,
     points: &[RecoveryPoint],
@@ -16,23 +22,47 @@ pub fn decide(
     zone: &TimeZone,
 ) -> Result<Vec<Decision>> {
     let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
-    let candidates: Vec<Candidate> = mine.map(candidate).collect();
-    plan(policy, &candidates, now, zone).map_err(|refusal| refused(&refusal))
+    let mut groups: BTreeMap<BTreeSet<&ComponentId>, Vec<Candidate>> = BTreeMap::new();
+    for point in mine {
+        groups.entry(asked_for(point)).or_default().push(candidate(point));
+    }
+    let mut decisions = Vec::new();
+    for candidates in groups.values() {
+        decisions.extend(plan(policy, candidates, now, zone).map_err(|refusal| refused(&refusal))?);
+    }
+    decisions.sort_by(|a, b| (b.time, &b.point).cmp(&(a.time, &a.point)));
+    Ok(decisions)
 }
 
-/// Checks an explicit wish to remove points: the newest complete one of each stack stays.
+/// What the run of a point was asked to save, missing components included.
+fn asked_for(point: &RecoveryPoint) -> BTreeSet<&ComponentId> {
+    let manifest = point.manifest();
+    let captured = manifest.components.iter().map(|record| &record.id);
+    captured.chain(manifest.missing.iter().map(|record| &record.id)).collect()
+}
+
+/// Checks an explicit wish to remove points: of each component, a complete point stays.
 pub fn guard_explicit(points: &[RecoveryPoint], wanted: &[PointId]) -> Result<()> {
     for id in wanted {
         let Some(point) = points.iter().find(|point| point.id() == id) else {
             return Err(Fault::new(codes::REPO_NO_POINT, format!("find the point {}", id.short()))
                 .hint("`rekindle list` shows the points"));
         };
-        let same_stack = points.iter().filter(|other| other.manifest().stack == point.manifest().stack);
-        let complete = same_stack.filter(|p| p.state() == rekindle_core::manifest::Completeness::Complete);
-        let was_some = complete.clone().next().is_some();
-        if was_some && complete.clone().all(|p| wanted.contains(p.id())) {
+        let (stack, host) = (&point.manifest().stack, &point.manifest().host);
+        let stays = |component: &ComponentId| {
+            points.iter().any(|other| {
+                other.state() == Completeness::Complete
+                    && !wanted.contains(other.id())
+                    && (&other.manifest().stack, &other.manifest().host) == (stack, host)
+                    && other.manifest().component(component).is_some()
+            })
+        };
+        if point.state() == Completeness::Partial {
+            continue;
+        }
+        if let Some(lost) = point.manifest().components.iter().find(|record| !stays(&record.id)) {
             let what =
-                format!("forget {}: it would leave `{}` without a complete point", id.short(), point.manifest().stack);
+                format!("forget {}: it would leave `{}` of `{stack}` without a complete point", id.short(), lost.id);
             return Err(Fault::new(codes::ENGINE_KEEP, what)
                 .hint("take a complete point first, or delete the repository itself if the stack is gone"));
         }

@@ -1,15 +1,21 @@
 use jiff::tz::TimeZone;
-use rekindle_core::manifest::{Completeness, MANIFEST_VERSION, Manifest, MissingRecord};
+use rekindle_core::manifest::{Completeness, ComponentRecord, MANIFEST_VERSION, Manifest, MissingRecord};
+use rekindle_core::note::Notes;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::retention::Policy;
+use rekindle_core::tally::Tally;
 use rekindle_core::{ComponentKind, RunId, codes};
 use rekindle_engine::retain::{decide, guard_explicit};
 
 fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
+    point_of(number, stack, state, &["database"])
+}
+
+fn point_of(number: u64, stack: &str, state: Completeness, components: &[&str]) -> RecoveryPoint {
     let time = jiff::Timestamp::from_second(i64::try_from(number).unwrap() * 86_400).unwrap();
     let missing = MissingRecord {
-        id: "database".parse().unwrap(),
-        kind: ComponentKind::Postgres,
+        id: "cache".parse().unwrap(),
+        kind: ComponentKind::Redis,
         code: "RK-PG-001".into(),
         error: "connect".into(),
         hint: None,
@@ -23,13 +29,42 @@ fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
         started: time,
         finished: time,
         state,
-        components: Vec::new(),
+        components: components.iter().map(|id| record(id, time)).collect(),
         missing: if state == Completeness::Partial { vec![missing] } else { Vec::new() },
         skew_ms: 0,
         ledger_head: None,
         signing_key: None,
     };
     RecoveryPoint::stored(format!("{number:064x}").parse().unwrap(), time, manifest)
+}
+
+fn record(id: &str, captured_at: jiff::Timestamp) -> ComponentRecord {
+    ComponentRecord {
+        id: id.parse().unwrap(),
+        kind: ComponentKind::Postgres,
+        tree: String::new(),
+        captured_at,
+        tally: Tally::default(),
+        streams: Vec::new(),
+        added_bytes: 0,
+        stored_bytes: 0,
+        notes: Notes::default(),
+        details: serde_json::Value::Null,
+    }
+}
+
+#[test]
+fn frequent_points_of_one_component_do_not_push_out_the_others() {
+    let full = point_of(1, "shop", Completeness::Complete, &["database", "files"]);
+    let mut points = vec![full.clone()];
+    points.extend((2..20).map(|n| point(n, "shop", Completeness::Complete)));
+    let policy = Policy { last: 2, ..Policy::default() };
+    let now = jiff::Timestamp::from_second(30 * 86_400).unwrap();
+    let decisions = decide(&policy, &points, "shop", "host", now, &TimeZone::UTC).unwrap();
+    let kept: Vec<_> = decisions.iter().filter(|decision| decision.keep).map(|decision| &decision.point).collect();
+    assert_eq!(kept, [points[18].id(), points[17].id(), full.id()]);
+    assert!(guard_explicit(&points, &[full.id().clone()]).is_err_and(|fault| fault.chain().contains("`files`")));
+    assert!(guard_explicit(&points, &[points[3].id().clone()]).is_ok());
 }
 
 #[test]
