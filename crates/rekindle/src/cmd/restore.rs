@@ -107,7 +107,33 @@ impl Restore {
         }
         let (context, _scratch) = session.context()?;
         let work = restore(plan, repository, Arc::new(ProcessHooks), &context);
-        Ok(answer(&session.runtime.block_on(work)?))
+        let summary = session.runtime.block_on(work)?;
+        let answer = answer(&summary);
+        let absent = self.absent(&point, config.as_ref())?;
+        if absent.is_empty() {
+            return Ok(answer);
+        }
+        let exit = if summary.exit_code() == 0 { codes::ENGINE_PARTIAL.class.exit_code() } else { summary.exit_code() };
+        let what = format!("restore the whole stack: point {} does not hold {}", point.id().short(), absent.join(", "));
+        let fault = Fault::new(codes::ENGINE_PARTIAL, what)
+            .hint("`rekindle list` shows the points; restore these components from the newest one that holds them");
+        Ok(answer.exit(exit).with_fault(fault))
+    }
+
+    /// What a restore of everything does not bring back: components that the point's run missed, and
+    /// configured ones that it was not asked for. Nothing when components are named.
+    fn absent(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<Vec<String>> {
+        if !wanted(&self.components)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let manifest = point.manifest();
+        let mut ids: Vec<&ComponentId> = manifest.missing.iter().map(|missing| &missing.id).collect();
+        let same = config.filter(|config| config.stack.name == manifest.stack);
+        ids.extend(same.into_iter().flat_map(|config| &config.components).map(|component| &component.id));
+        ids.retain(|id| manifest.component(id).is_none());
+        ids.sort();
+        ids.dedup();
+        Ok(ids.into_iter().map(|id| format!("`{id}`")).collect())
     }
 
     fn plan(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<RestorePlan> {
