@@ -23,7 +23,6 @@ use crate::repo::Repo;
 const STALE_AFTER_SECONDS: i64 = 30 * 60;
 /// A run whose last refresh is older than this must not rely on its lock any more.
 const UNSAFE_AFTER_SECONDS: i64 = 25 * 60;
-const REFRESH_EVERY: Duration = Duration::from_mins(4);
 /// Pause between writing the lock and looking again, for stores whose listings lag; as restic.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -143,7 +142,8 @@ impl Held {
 
 /// Refreshes until told to stop (or the holder is gone), then removes the lock.
 fn keep_fresh(held: &Held, stopped: &Receiver<()>) -> Result<()> {
-    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(REFRESH_EVERY) {
+    let every = held.repo.options().lock_refresh;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
         if let Err(error) = refresh(held) {
             // `check` refuses before the lock is old enough to be taken for stale.
             tracing::warn!(%error, "lock not refreshed");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rekindle_core::{ComponentId, Fault, Result, Secret, codes};
 use rekindle_store::blocking::BlockingStore;
@@ -16,6 +17,8 @@ use crate::format::key::{KeyFault, KeyFile};
 use crate::format::{BadFormat, names};
 use crate::points::{Reader, ReaderCache};
 
+/// Several of these fit into the 25 minutes after which a lock is not relied on any more.
+const LOCK_REFRESH: Duration = Duration::from_mins(4);
 /// Most key files that are tried; each may cost a second.
 const KEY_FILES_MAX: usize = 64;
 
@@ -30,13 +33,22 @@ pub struct RepoOptions {
     pub uploads: usize,
     /// Size at which a pack is closed, in bytes.
     pub pack_bytes: usize,
+    /// Time between two refreshes of the lock of a run.
+    pub lock_refresh: Duration,
     /// How the content of single components is cut; the others take [`Chunking::Content`].
     pub chunking: BTreeMap<ComponentId, Chunking>,
 }
 
 impl Default for RepoOptions {
     fn default() -> Self {
-        Self { compression_level: 3, workers: 0, uploads: 4, pack_bytes: 16 << 20, chunking: BTreeMap::new() }
+        Self {
+            compression_level: 3,
+            workers: 0,
+            uploads: 4,
+            pack_bytes: 16 << 20,
+            lock_refresh: LOCK_REFRESH,
+            chunking: BTreeMap::new(),
+        }
     }
 }
 

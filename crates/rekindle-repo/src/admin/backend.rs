@@ -10,18 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rekindle_core::{Fault, Result};
+use rekindle_core::{Cancel, Fault, Result};
 use rekindle_store::blocking::BlockingStore;
 use rekindle_store::{Key, PutMode};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
-/// What went through an adapter; shared with whoever made it.
+/// What an adapter shares with whoever made it.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
-    /// Objects and bytes of packs written.
-    pub(super) packs_written: AtomicU64,
-    pub(super) pack_bytes_written: AtomicU64,
-    /// Packs removed.
+pub(super) struct Operation {
+    /// Once raised every call fails: the engine knows no other way to be stopped.
+    pub(super) cancel: Cancel,
     pub(super) packs_removed: AtomicU64,
 }
 
@@ -29,12 +27,18 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Adapter {
     store: BlockingStore,
-    traffic: Arc<Traffic>,
+    operation: Arc<Operation>,
 }
 
 impl Adapter {
-    pub(super) fn new(store: BlockingStore, traffic: Arc<Traffic>) -> Self {
-        Self { store, traffic }
+    pub(super) fn new(store: BlockingStore, operation: Arc<Operation>) -> Self {
+        Self { store, operation }
+    }
+
+    /// The store, unless the operation is to stop.
+    fn store(&self) -> RusticResult<&BlockingStore> {
+        self.operation.cancel.check().map_err(carry)?;
+        Ok(&self.store)
     }
 }
 
@@ -69,14 +73,14 @@ impl ReadBackend for Adapter {
     fn list_with_size(&self, kind: FileType) -> RusticResult<Vec<(Id, u32)>> {
         if kind == FileType::Config {
             let key = Key::new("config").map_err(carry)?;
-            return match self.store.head(&key).map_err(carry)? {
+            return match self.store()?.head(&key).map_err(carry)? {
                 Some(meta) => Ok(vec![(Id::default(), size_for_rustic("config", meta.size)?)]),
                 None => Ok(Vec::new()),
             };
         }
         let prefix = format!("{}/", kind.dirname());
         let mut found = Vec::new();
-        for meta in self.store.list(&prefix).map_err(carry)? {
+        for meta in self.store()?.list(&prefix).map_err(carry)? {
             let name = meta.key.as_str();
             let last = name.rsplit('/').next().unwrap_or(name);
             if last.len() != 64 {
@@ -91,13 +95,13 @@ impl ReadBackend for Adapter {
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
         let key = key(kind, id).map_err(carry)?;
-        self.store.get(&key).map_err(carry)
+        self.store()?.get(&key).map_err(carry)
     }
 
     fn read_partial(&self, kind: FileType, id: &Id, _cacheable: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
         let key = key(kind, id).map_err(carry)?;
         let start = u64::from(offset);
-        self.store.get_range(&key, start..start + u64::from(length)).map_err(carry)
+        self.store()?.get_range(&key, start..start + u64::from(length)).map_err(carry)
     }
 
     fn warmup_path(&self, kind: FileType, id: &Id) -> String {
@@ -109,20 +113,15 @@ impl WriteBackend for Adapter {
     fn write_bytes(&self, kind: FileType, id: &Id, _cacheable: bool, content: BytesList) -> RusticResult<()> {
         let key = key(kind, id).map_err(carry)?;
         let data = Bytes::from(content.slice().iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>());
-        let size = data.len() as u64;
-        self.store.put(&key, data, PutMode::IfAbsent).map_err(carry)?;
-        if kind == FileType::Pack {
-            self.traffic.packs_written.fetch_add(1, Ordering::Relaxed);
-            self.traffic.pack_bytes_written.fetch_add(size, Ordering::Relaxed);
-        }
+        self.store()?.put(&key, data, PutMode::IfAbsent).map_err(carry)?;
         Ok(())
     }
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         let key = key(kind, id).map_err(carry)?;
-        self.store.delete(&key).map_err(carry)?;
+        self.store()?.delete(&key).map_err(carry)?;
         if kind == FileType::Pack {
-            self.traffic.packs_removed.fetch_add(1, Ordering::Relaxed);
+            self.operation.packs_removed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }

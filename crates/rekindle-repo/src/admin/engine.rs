@@ -9,14 +9,14 @@ use rekindle_store::blocking::BlockingStore;
 use rustic_core::repofile::MasterKey;
 use rustic_core::{Credentials, OpenStatus, Repository, RepositoryBackends, RepositoryOptions, WriteBackend};
 
-use super::backend::{Adapter, Traffic};
+use super::backend::{Adapter, Operation};
 use super::run::fault;
 use crate::format::crypto::Key;
 use crate::repo::Repo;
 
 /// An unopened engine over a store; no cache, no hot part.
-pub(super) fn over(store: &BlockingStore, traffic: &Arc<Traffic>) -> Result<Repository<()>> {
-    let adapter: Arc<dyn WriteBackend> = Arc::new(Adapter::new(store.clone(), Arc::clone(traffic)));
+pub(super) fn over(store: &BlockingStore, operation: &Arc<Operation>) -> Result<Repository<()>> {
+    let adapter: Arc<dyn WriteBackend> = Arc::new(Adapter::new(store.clone(), Arc::clone(operation)));
     let mut options = RepositoryOptions::default();
     options.no_cache = true;
     Repository::new(&options, &RepositoryBackends::new(adapter, None))
@@ -24,8 +24,8 @@ pub(super) fn over(store: &BlockingStore, traffic: &Arc<Traffic>) -> Result<Repo
 }
 
 /// The engine opened with the master key: no password is handed over.
-pub(super) fn open(repo: &Repo, traffic: &Arc<Traffic>) -> Result<Repository<OpenStatus>> {
-    over(repo.store(), traffic)?
+pub(super) fn open(repo: &Repo, operation: &Arc<Operation>) -> Result<Repository<OpenStatus>> {
+    over(repo.store(), operation)?
         .open(&Credentials::Masterkey(master_key(repo.key())?))
         .map_err(|error| fault("open the repository in the engine", error))
 }

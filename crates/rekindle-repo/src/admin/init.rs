@@ -9,7 +9,7 @@ use rekindle_store::{Key as ObjectKey, PutMode, Store};
 use rustic_core::{ConfigOptions, Credentials, KeyOptions};
 use tokio::runtime::Handle;
 
-use super::backend::Traffic;
+use super::backend::Operation;
 use super::keys::{KeyLabel, new_key_file};
 use super::password::check_password;
 use super::{engine, run};
@@ -90,7 +90,7 @@ fn write_config(store: &BlockingStore, key: &Key) -> Result<()> {
     let what = "write the repository's `config`";
     let credentials = Credentials::Masterkey(engine::master_key(key)?);
     let made = run::run(what, || {
-        engine::over(store, &Arc::new(Traffic::default()))?
+        engine::over(store, &Arc::new(Operation::default()))?
             .init(&credentials, &KeyOptions::default(), &ConfigOptions::default())
             .map_err(|error| run::fault(what, error))?;
         Ok(())

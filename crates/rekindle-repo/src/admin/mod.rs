@@ -1,11 +1,9 @@
-//! Making and tending a repository: keys, forgetting, pruning, checking, copying.
+//! Making and tending a repository: keys, forgetting, pruning.
 //!
 //! What deletes or rewrites packs is done by `rustic_core` (years of use) behind our own strict
 //! store adapter and our own guards; keys are our own, as they are small and must be two-phase.
 
 mod backend;
-mod check;
-mod copy;
 mod engine;
 mod forget;
 mod init;
@@ -14,8 +12,6 @@ mod password;
 mod prune;
 mod run;
 
-pub use check::{CheckReport, check};
-pub use copy::{CopyReport, copy};
 pub use forget::{Actor, forget};
 pub use init::init;
 pub use keys::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key_remove};

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Cancel, Fault, Result, codes};
 use rustic_core::jiff::Span;
 use rustic_core::{LimitOption, PrunePlan};
 use serde::Serialize;
 
-use super::backend::Traffic;
+use super::backend::Operation;
 use super::forget::{Actor, finish};
 use super::{engine, run};
 use crate::ledger::{self, Ledger};
@@ -82,11 +82,18 @@ impl PruneReport {
 }
 
 /// Removes data no snapshot needs. `REPO_PRUNE_REFUSED` when the view of the repository is
-/// doubtful or more would go than is allowed.
-pub fn prune(repo: &Repo, options: &PruneOptions, actor: &Actor) -> Result<PruneReport> {
+/// doubtful or more would go than is allowed. Once `cancel` is raised it stops before the next
+/// object is touched; what a stopped run leaves behind, the next one finishes.
+pub fn prune(repo: &Repo, options: &PruneOptions, actor: &Actor, cancel: &Cancel) -> Result<PruneReport> {
     let lock = Lock::acquire(repo, &actor.clock, LockKind::Exclusive)?;
-    let result = refuse_doubtful(repo).and_then(|()| prune_locked(repo, options, &lock));
-    finish(lock, result)
+    let result = refuse_doubtful(repo).and_then(|()| prune_locked(repo, options, &lock, cancel));
+    finish(lock, result.map_err(|fault| stopped(cancel).unwrap_or(fault)))
+}
+
+/// Whatever the engine makes of a store that refuses: the reason was the cancel flag.
+fn stopped(cancel: &Cancel) -> Option<Fault> {
+    let fault = cancel.check().err()?;
+    Some(fault.during("prune the repository").hint("no point has lost anything; run `rekindle prune` again to finish"))
 }
 
 fn refused(why: impl Into<String>) -> Fault {
@@ -120,11 +127,11 @@ fn refuse_doubtful(repo: &Repo) -> Result<()> {
     }
 }
 
-fn prune_locked(repo: &Repo, options: &PruneOptions, lock: &Lock) -> Result<PruneReport> {
+fn prune_locked(repo: &Repo, options: &PruneOptions, lock: &Lock, cancel: &Cancel) -> Result<PruneReport> {
     let what = "prune the repository";
-    let traffic = Arc::new(Traffic::default());
+    let operation = Arc::new(Operation { cancel: cancel.clone(), ..Operation::default() });
     let outcome = run::run(what, || {
-        let engine = engine::open(repo, &traffic)?;
+        let engine = engine::open(repo, &operation)?;
         let mut with = rustic_core::PruneOptions::default();
         with.instant_delete = false;
         with.max_unused = LimitOption::Percentage(u64::from(options.max_unused_percent));
@@ -148,7 +155,7 @@ fn prune_locked(repo: &Repo, options: &PruneOptions, lock: &Lock) -> Result<Prun
         Ok(report)
     })?;
     let mut report = outcome.value;
-    report.removed_packs = traffic.packs_removed.load(Ordering::Relaxed);
+    report.removed_packs = operation.packs_removed.load(Ordering::Relaxed);
     report.warnings = outcome.warnings;
     Ok(report)
 }

@@ -54,7 +54,7 @@ pub fn live(entries: &[Entry]) -> BTreeMap<PointId, String> {
     let mut live = BTreeMap::new();
     for Entry { record, .. } in entries {
         match record.action {
-            Action::Committed | Action::Adopted | Action::Copied => {
+            Action::Committed | Action::Adopted => {
                 live.insert(record.point.clone(), record.tree.clone());
             }
             Action::Forgotten => {

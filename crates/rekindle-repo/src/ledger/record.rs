@@ -20,8 +20,6 @@ pub enum Action {
     /// It was found in the repository without a record (a crash right after the commit) and
     /// taken over.
     Adopted,
-    /// It came from another repository.
-    Copied,
     /// It was removed on purpose.
     Forgotten,
 }

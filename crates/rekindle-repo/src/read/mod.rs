@@ -4,6 +4,5 @@ pub(crate) mod blobs;
 pub(crate) mod index;
 pub(crate) mod parallel;
 pub(crate) mod part;
-pub(crate) mod reach;
 pub(crate) mod stream;
 pub(crate) mod tree;

@@ -1,7 +1,7 @@
 //! Reading packs back: the whole against its name, the header against the index, every blob
 //! against its id.
 
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Cancel, Fault, Result, codes};
 use rekindle_store::Key as ObjectKey;
 
 use super::objects::Packs;
@@ -31,6 +31,7 @@ pub(super) fn read(
     reader: &SharedReader,
     subset: Subset,
     packs: &Packs,
+    cancel: &Cancel,
     bad: &mut BadBlobs,
     report: &mut VerifyReport,
 ) -> Result<()> {
@@ -38,7 +39,12 @@ pub(super) fn read(
     let threads = parallel::cores().clamp(2, READERS_MAX);
     let mut doubtful = BadBlobs::new();
     for portion in chosen.chunks(256) {
-        let read = parallel::map(portion, threads, |(id, _)| one(repo, id, packs.catalogue.get(id).map(Vec::as_slice)));
+        let read = parallel::map(portion, threads, |(id, _)| {
+            cancel.check()?;
+            one(repo, id, packs.catalogue.get(id).map(Vec::as_slice))
+        });
+        // What was not read any more is not damage.
+        cancel.check()?;
         for ((id, _), result) in portion.iter().zip(read) {
             report.packs_read += 1;
             report.objects += 1;

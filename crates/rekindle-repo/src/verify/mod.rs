@@ -12,7 +12,7 @@ mod trees;
 use std::collections::HashSet;
 
 use rekindle_core::point::RecoveryPoint;
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Cancel, Fault, Result, codes};
 
 use crate::format::Id;
 use crate::format::pack::BlobKind;
@@ -35,11 +35,12 @@ pub struct VerifyOptions {
 pub(crate) type BadBlobs = HashSet<(BlobKind, Id)>;
 
 /// Verifies the repository. `Err` only when it cannot be looked at (storage unreachable, LIST
-/// failed); everything that is wrong is in the report.
-pub fn verify(repo: &Repo, options: &VerifyOptions) -> Result<VerifyReport> {
+/// failed), or when `cancel` is raised; everything that is wrong is in the report.
+pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     objects::keys(repo, &mut report)?;
-    let catalogue = objects::indexes(repo, &mut report)?;
+    cancel.check()?;
+    let catalogue = objects::indexes(repo, cancel, &mut report)?;
     let packs = objects::packs(repo, &catalogue, &mut report)?;
     let snapshots = points::snapshots(repo)?;
     report.objects += snapshots.len() as u64;
@@ -56,9 +57,9 @@ pub fn verify(repo: &Repo, options: &VerifyOptions) -> Result<VerifyReport> {
     let mut bad = BadBlobs::new();
     bad.extend(packs.lost_blobs.iter().copied());
     let roots: Vec<Id> = snapshots.iter().filter_map(|(_, s)| s.as_ref().ok().map(|s| s.tree)).collect();
-    let forest = trees::read(&reader.0, &roots, &mut bad, &mut report)?;
+    let forest = trees::read(&reader.0, &roots, cancel, &mut bad, &mut report)?;
     if let Some(subset) = options.read_data {
-        data::read(repo, &reader.0, subset, &packs, &mut bad, &mut report)?;
+        data::read(repo, &reader.0, subset, &packs, cancel, &mut bad, &mut report)?;
     }
     let readable: Vec<_> = snapshots.iter().filter_map(|(id, s)| Some((*id, s.as_ref().ok()?.clone()))).collect();
     let view = points::view_with(&reader, snapshots)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Cancel, Fault, Result, codes};
 use rekindle_store::ObjectMeta;
 
 use super::refuse_unreachable;
@@ -55,13 +55,14 @@ pub(super) fn keys(repo: &Repo, report: &mut VerifyReport) -> Result<()> {
 }
 
 /// Every index file against its name, and its entries against what is possible.
-pub(super) fn indexes(repo: &Repo, report: &mut VerifyReport) -> Result<Catalogue> {
+pub(super) fn indexes(repo: &Repo, cancel: &Cancel, report: &mut VerifyReport) -> Result<Catalogue> {
     let mut ids = Vec::new();
     for meta in repo.store().list("index/")? {
         ids.extend(id_of(&meta, report));
     }
     let mut catalogue = Catalogue::new();
     for portion in ids.chunks(parallel::waiters() * 2) {
+        cancel.check()?;
         let read = parallel::map(portion, parallel::waiters(), |id| index::read_file(repo, id));
         for (id, result) in portion.iter().zip(read) {
             report.objects += 1;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rekindle_core::entry::EntryKind;
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Cancel, Fault, Result, codes};
 
 use super::report::VerifyReport;
 use super::{BadBlobs, refuse_unreachable};
@@ -50,6 +50,7 @@ struct Findings {
 pub(super) fn read(
     reader: &SharedReader,
     roots: &[Id],
+    cancel: &Cancel,
     bad: &mut BadBlobs,
     report: &mut VerifyReport,
 ) -> Result<Forest> {
@@ -58,7 +59,9 @@ pub(super) fn read(
     level.sort_unstable();
     level.dedup();
     while !level.is_empty() {
-        let read = parallel::map(&level, parallel::waiters(), |id| reader.tree(id));
+        let read = parallel::map(&level, parallel::waiters(), |id| cancel.check().and_then(|()| reader.tree(id)));
+        // What was not read any more is not damage.
+        cancel.check()?;
         let mut next = Vec::new();
         for (id, result) in level.iter().zip(read) {
             match result {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use rekindle_core::codes;
+use rekindle_core::{Cancel, codes};
 use rekindle_repo::admin::{self, Actor, KeyLabel, PruneOptions};
 use rekindle_repo::points::foreign_snapshots;
 use rekindle_repo::verify::{Subset, VerifyOptions, verify};
@@ -32,7 +32,7 @@ fn a_new_repository_is_what_stock_restic_takes_and_is_made_only_once() {
     );
     assert!(again.unwrap_err().is(codes::REPO_EXISTS));
     assert!(place.open_with(OTHER).unwrap_err().is(codes::REPO_WRONG_KEY));
-    let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }).unwrap();
+    let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }, &Cancel::new()).unwrap();
     assert!(report.is_good(), "{report:?}");
 }
 
@@ -72,16 +72,15 @@ fn forgotten_data_is_marked_then_removed_and_restic_agrees() {
     admin::forget(&repo, &[last.id.hex().parse().unwrap()], &actor()).unwrap();
     let options = PruneOptions { max_delete_percent: 100, keep_marked_hours: 0, ..PruneOptions::default() };
     let careful = PruneOptions { max_delete_percent: 1, ..options.clone() };
-    assert!(admin::prune(&repo, &careful, &actor()).unwrap_err().is(codes::REPO_PRUNE_REFUSED));
-    let marked = admin::prune(&repo, &options, &actor()).unwrap();
+    assert!(admin::prune(&repo, &careful, &actor(), &Cancel::new()).unwrap_err().is(codes::REPO_PRUNE_REFUSED));
+    let marked = admin::prune(&repo, &options, &actor(), &Cancel::new()).unwrap();
     assert!(marked.marked_bytes > 0 && marked.removed_packs == 0, "{marked:?}");
     place.restic(&["check", "--read-data"]);
-    let removed = admin::prune(&repo, &options, &actor()).unwrap();
+    let removed = admin::prune(&repo, &options, &actor(), &Cancel::new()).unwrap();
     assert!(removed.removed_packs > 0, "{removed:?}");
     assert!(files(&place.repo_path().join("data")).len() < before);
     place.restic(&["check", "--read-data"]);
-    assert_eq!(admin::check(&repo).unwrap().errors, Vec::<String>::new());
-    let report = verify(&repo, &VerifyOptions { read_data: Some(Subset::All) }).unwrap();
+    let report = verify(&repo, &VerifyOptions { read_data: Some(Subset::All) }, &Cancel::new()).unwrap();
     assert!(report.is_good(), "{report:?}");
 }
 
@@ -95,7 +94,7 @@ fn prune_refuses_when_a_listing_fails() {
     for prefix in ["snapshots/", "index/", "data/"] {
         faulty.script_times(20, Op::List, prefix, &Action::Reject(codes::STORE_DENIED));
         let before = files(&place.repo_path());
-        let fault = admin::prune(&repo, &PruneOptions::default(), &actor()).unwrap_err();
+        let fault = admin::prune(&repo, &PruneOptions::default(), &actor(), &Cancel::new()).unwrap_err();
         assert!(fault.is(codes::REPO_PRUNE_REFUSED), "{prefix}: {fault:?}");
         faulty.clear();
         assert_eq!(files(&place.repo_path()), before);

@@ -4,6 +4,7 @@
 
 mod admin;
 mod ledger;
+mod lock;
 mod read;
 mod restore;
 mod support;

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rekindle_core::codes;
+use rekindle_core::{Cancel, codes};
 use rekindle_core::entry::{EntryKind, Meta};
 use rekindle_core::port::{Clock, Materialize, Repository, Reuse};
 use rekindle_repo::admin::{self, Actor, PruneOptions};
@@ -42,13 +42,13 @@ fn a_point_of_ours_comes_back_and_its_disappearance_is_an_alarm() {
     assert_eq!(result.lost, []);
     assert_eq!(fs::read(into.join("one")).unwrap(), one);
     let options = VerifyOptions { read_data: Some(Subset::All) };
-    let report = verify(&repo, &options).unwrap();
+    let report = verify(&repo, &options, &Cancel::new()).unwrap();
     assert!(report.is_good() && report.unrecorded.is_empty(), "{report:?}");
 
     repo.store().delete(&Key::new(&format!("snapshots/{}", second.id())).unwrap()).unwrap();
-    let report = verify(&repo, &options).unwrap();
+    let report = verify(&repo, &options, &Cancel::new()).unwrap();
     assert!(report.damage.iter().any(|d| d.object.contains(second.id().as_str()) && d.code == "RK-RP-015"));
-    let refused = admin::prune(&repo, &PruneOptions::default(), &actor()).unwrap_err();
+    let refused = admin::prune(&repo, &PruneOptions::default(), &actor(), &Cancel::new()).unwrap_err();
     assert!(refused.is(codes::REPO_PRUNE_REFUSED), "{refused:?}");
 }
 

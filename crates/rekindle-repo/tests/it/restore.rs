@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rekindle_core::Cancel;
 use rekindle_core::entry::EntryPath;
 use rekindle_core::port::{Materialize, Materialized, PartReader};
 use rekindle_repo::points::{foreign_snapshots, open_foreign};
@@ -107,7 +108,7 @@ fn a_flipped_bit_costs_the_files_that_need_it_and_no_others() {
     fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(&pack, bytes).unwrap();
 
-    let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }).unwrap();
+    let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }, &Cancel::new()).unwrap();
     assert_eq!(report.affected.len(), 1, "{report:?}");
     let into = place.fresh("into");
     let part = foreign_part(&place, &source);
@@ -139,7 +140,7 @@ fn a_missing_pack_costs_its_files_and_the_restore_goes_on() {
     assert_eq!(result.lost.len(), 1);
     assert_eq!(result.lost[0].path, "a");
     assert_eq!(fs::read(into.join("b")).unwrap(), noise(90_000, 2));
-    let report = verify(&place.open(), &VerifyOptions::default()).unwrap();
+    let report = verify(&place.open(), &VerifyOptions::default(), &Cancel::new()).unwrap();
     assert!(report.damage.iter().any(|d| d.why.contains("missing")), "{report:?}");
     assert_eq!(report.affected.len(), 2, "both snapshots need it");
 }

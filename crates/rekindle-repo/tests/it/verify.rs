@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rekindle_core::Cancel;
 use rekindle_repo::verify::{Subset, VerifyOptions, verify};
 
 use crate::support::{PASSWORD, Place, files, secret};
@@ -24,7 +25,7 @@ fn a_flipped_bit_in_any_object_is_found() {
     .unwrap();
     let repo = place.open();
     let options = VerifyOptions { read_data: Some(Subset::All) };
-    assert!(verify(&repo, &options).unwrap().is_good());
+    assert!(verify(&repo, &options, &Cancel::new()).unwrap().is_good());
     let mut tried = 0;
     for path in files(&place.repo_path()) {
         let name = path.strip_prefix(place.repo_path()).unwrap().to_string_lossy().into_owned();
@@ -44,7 +45,7 @@ fn a_flipped_bit_in_any_object_is_found() {
                 rekindle_repo::RepoOptions::default(),
             )
             .unwrap();
-            let report = verify(&repo, &options).unwrap();
+            let report = verify(&repo, &options, &Cancel::new()).unwrap();
             assert!(!report.is_good(), "bit {bit} of {name}");
             tried += 1;
         }

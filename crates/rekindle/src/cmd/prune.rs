@@ -39,7 +39,7 @@ impl Prune {
             keep_marked_hours: self.keep_marked,
             dry_run: self.dry_run,
         };
-        let report = admin::prune(&repository, &options, &wire::actor(wire::host_name()))?;
+        let report = admin::prune(&repository, &options, &wire::actor(wire::host_name()), &session.cancel)?;
         let rows = [
             ("used", report.used_bytes),
             ("unused", report.unused_bytes),

@@ -24,7 +24,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
-        let report = verify(&repository, &VerifyOptions { read_data: self.read_data })?;
+        let report = verify(&repository, &VerifyOptions { read_data: self.read_data }, &session.cancel)?;
         let text = text(&report, self.read_data.is_some());
         let answer = Answer::data(&report, text);
         if report.is_good() {

@@ -23,5 +23,4 @@ codes! {
     REPO_UNFIT_STORE = "RK-RP-031", Refused, AfterFix, "the storage does not keep what a repository needs";
     REPO_KEY_IN_USE = "RK-RP-032", Refused, AfterFix, "this key must not be removed";
     REPO_NO_KEY = "RK-RP-033", Usage, AfterFix, "there is no such key";
-    REPO_COPY_INCOMPLETE = "RK-RP-034", Damaged, Never, "a copied point is not whole";
 }
