@@ -16,6 +16,8 @@ pub enum Reason {
     SiblingFailed,
 }
 
+const AGAIN: &str = "run the same command again";
+
 /// A flag shared by everything that works for one run. Cloning shares the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicU8>);
@@ -55,8 +57,10 @@ impl Cancel {
     pub fn check(&self) -> Result<()> {
         match self.reason() {
             None => Ok(()),
-            Some(Reason::Interrupted) => Err(Fault::new(codes::RUN_INTERRUPTED, "stop the run: interrupted")),
-            Some(Reason::Terminated) => Err(Fault::new(codes::RUN_TERMINATED, "stop the run: terminated")),
+            Some(Reason::Interrupted) => {
+                Err(Fault::new(codes::RUN_INTERRUPTED, "stop the run: interrupted").hint(AGAIN))
+            }
+            Some(Reason::Terminated) => Err(Fault::new(codes::RUN_TERMINATED, "stop the run: terminated").hint(AGAIN)),
             Some(Reason::SiblingFailed) => Err(Fault::new(codes::RUN_SIBLING, "stop: another part of this run failed")),
         }
     }

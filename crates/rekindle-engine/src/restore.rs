@@ -181,7 +181,7 @@ async fn restore_item(item: &RestoreItem, part: Arc<dyn PartReader>, context: &R
             }
         }
     };
-    let problem = problem.map(|fault| named(fault, "restore", kind, &id));
+    let problem = problem.map(|fault| named(resumable(fault), "restore", kind, &id));
     if let Some(fault) = &problem {
         context.monitor.problem(id.as_str(), fault);
     }
@@ -204,6 +204,15 @@ async fn restore_item(item: &RestoreItem, part: Arc<dyn PartReader>, context: &R
         problem,
         exit_code,
     }
+}
+
+/// A restore that was stopped can go on where it was.
+fn resumable(fault: Fault) -> Fault {
+    if fault.is(codes::RUN_INTERRUPTED) || fault.is(codes::RUN_TERMINATED) {
+        return fault
+            .hint("run the same command again, to a new place with --overwrite: what is there and right is kept");
+    }
+    fault
 }
 
 fn elapsed_ms(context: &RunContext, started: jiff::Timestamp) -> u64 {

@@ -32,6 +32,8 @@ const PREFIX_MIN: usize = 4;
 pub struct UnreadablePoint {
     /// Name of its snapshot.
     pub id: PointId,
+    /// Of its snapshot, when that can be read.
+    pub time: Option<jiff::Timestamp>,
     pub fault: Fault,
 }
 
@@ -124,11 +126,14 @@ pub(crate) fn view_with(reader: &Reader, snapshots: Vec<(Id, Result<Snapshot>)>)
         Err(fault) => Err(Fault::new(fault.code(), format!("read snapshot {}", &id.hex()[..8])).because(fault.chain())),
     });
     let mut view = PointsView::default();
-    for ((id, _), point) in ours.iter().zip(points) {
+    for ((id, read), point) in ours.iter().zip(points) {
         match point {
             Ok(point) => view.points.push(point),
             Err(fault) if fault.class() == rekindle_core::Class::Unreachable => return Err(fault),
-            Err(fault) => view.unreadable.push(UnreadablePoint { id: point_id(id)?, fault }),
+            Err(fault) => {
+                let time = read.as_ref().ok().and_then(|snapshot| timestamp(snapshot).ok());
+                view.unreadable.push(UnreadablePoint { id: point_id(id)?, time, fault });
+            }
         }
     }
     view.points.sort_by(|a, b| (a.time(), a.id()).cmp(&(b.time(), b.id())));
@@ -189,18 +194,44 @@ pub fn foreign_snapshots(repo: &Repo) -> Result<Vec<NamedSnapshot>> {
     Ok(foreign)
 }
 
+/// The snapshot of a point, whatever its manifest says.
+pub fn bare(repo: &Repo, point: &PointId) -> Result<NamedSnapshot> {
+    let bug = |e: crate::format::BadFormat| Fault::new(codes::RUN_BUG, "open a snapshot").because(e);
+    let id: Id = point.as_str().parse().map_err(bug)?;
+    Ok(NamedSnapshot { snapshot: read_snapshot(repo, &id)?, id })
+}
+
 /// Finds a point: `latest`, `latest:complete`, or the beginning of an id.
+///
+/// An unreadable point that may be the newest is an error: an older one is not what was asked for.
 pub fn resolve<'a>(view: &'a PointsView, spec: &str) -> Result<&'a RecoveryPoint> {
     use rekindle_core::manifest::Completeness;
     let complete = |p: &&RecoveryPoint| p.state() == Completeness::Complete;
     match spec {
-        "latest" => view.points.last().ok_or_else(|| no_point(spec, "there is no point yet")),
+        "latest" => newest(view, spec, view.points.last(), "there is no point yet"),
         "latest:complete" => {
-            let found = view.points.iter().rev().find(complete);
-            found.ok_or_else(|| no_point(spec, "there is no complete point yet"))
+            newest(view, spec, view.points.iter().rev().find(complete), "there is no complete point yet")
         }
         prefix => by_prefix(view, prefix),
     }
+}
+
+fn newest<'a>(
+    view: &PointsView,
+    spec: &str,
+    found: Option<&'a RecoveryPoint>,
+    absent: &str,
+) -> Result<&'a RecoveryPoint> {
+    let newer = |bad: &&UnreadablePoint| found.is_none_or(|point| bad.time.is_none_or(|time| time > point.time()));
+    if let Some(bad) = view.unreadable.iter().find(newer) {
+        let short = bad.id.short();
+        return Err(Fault::new(bad.fault.code(), format!("find point `{spec}`"))
+            .because(format!("it may be {short}, which cannot be read: {}", bad.fault.chain()))
+            .hint(format!(
+                "choose a point of `rekindle list` by its id; `rekindle restore {short} --to DIRECTORY` gives back what is left of this one"
+            )));
+    }
+    found.ok_or_else(|| no_point(spec, absent))
 }
 
 fn by_prefix<'a>(view: &'a PointsView, prefix: &str) -> Result<&'a RecoveryPoint> {

@@ -9,6 +9,7 @@ pub mod azure;
 pub mod fixtures;
 pub mod gcs;
 mod http;
+pub mod http_proxy;
 pub mod port;
 pub mod postgres;
 pub mod process;
@@ -21,6 +22,7 @@ pub mod tools;
 
 pub use azure::Azurite;
 pub use gcs::FakeGcs;
+pub use http_proxy::{Answer, HttpProxy};
 pub use postgres::{Postgres, PostgresOptions};
 pub use proxy::{Direction, Fault, Proxy};
 pub use redis::{Redis, RedisOptions, RedisProgram};

@@ -56,8 +56,7 @@ fn put(repo: &Repo, host: &str, pid: u32, minutes: i64, exclusive: bool) {
         uid: 1,
         gid: 1,
     };
-    let (id, sealed) =
-        unpacked::encode(repo.key(), &file.encode().unwrap(), repo.config().compression()).unwrap();
+    let (id, sealed) = unpacked::encode(repo.key(), &file.encode().unwrap(), repo.config().compression()).unwrap();
     let key = ObjectKey::new(&names::file(names::LOCKS, &id)).unwrap();
     repo.store().put(&key, Bytes::from(sealed), PutMode::IfAbsent).unwrap();
 }

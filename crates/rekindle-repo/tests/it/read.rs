@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rekindle_core::{Cancel, codes};
 use rekindle_core::entry::{EntryKind, Meta};
 use rekindle_core::port::{Clock, Materialize, Repository, Reuse};
+use rekindle_core::{Cancel, codes};
 use rekindle_repo::admin::{self, Actor, PruneOptions};
 use rekindle_repo::format::index::IndexFile;
 use rekindle_repo::format::node::{Node, NodeContent};

@@ -1,4 +1,5 @@
-//! Restoring a snapshot that restic or rustic made: files into a new directory.
+//! Restoring a snapshot without a manifest: one that restic or rustic made, or what is left of a
+//! point that lost its own. Files into a new directory.
 
 use std::fmt::Write as _;
 
@@ -26,6 +27,17 @@ pub(super) fn find(repository: &Repo, word: &str) -> Result<Option<NamedSnapshot
     Ok(found.next().filter(|_| found.next().is_none()))
 }
 
+/// The snapshot of the only point whose id begins so, if its manifest cannot be read.
+pub(super) fn damaged(repository: &Repo, word: &str) -> Result<Option<NamedSnapshot>> {
+    let wanted = word.to_ascii_lowercase();
+    let view = points::view(repository)?;
+    let mut found = view.unreadable.iter().filter(|one| one.id.as_str().starts_with(&wanted));
+    match (found.next(), found.next()) {
+        (Some(one), None) if one.fault.is(codes::REPO_MANIFEST) => points::bare(repository, &one.id).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Writes all of it into a directory that is new or empty.
 pub(super) fn restore(
     repository: &Repo,
@@ -34,10 +46,10 @@ pub(super) fn restore(
     context: &RunContext,
 ) -> Result<Answer> {
     let short = &snapshot.id.hex()[..8];
-    let what = || format!("restore the snapshot {short} of another program");
+    let what = || format!("restore the snapshot {short}");
     let Some(to) = to else {
         return Err(Fault::new(codes::CLI_USAGE, what())
-            .because("it is no recovery point, so only a directory can be its target")
+            .because("it has no manifest that can be read, so only a directory can be its target")
             .hint(format!("rekindle restore {short} --to DIRECTORY")));
     };
     empty(to)?;

@@ -91,6 +91,11 @@ impl Restore {
                 let (context, _scratch) = session.context()?;
                 return foreign::restore(&repository, &snapshot, self.to.as_ref(), &context).map_err(Faults::from);
             }
+            Err(fault) if fault.is(codes::REPO_MANIFEST) && !self.dry_run => {
+                let Some(snapshot) = foreign::damaged(&repository, &self.point)? else { return Err(fault.into()) };
+                let (context, _scratch) = session.context()?;
+                return foreign::restore(&repository, &snapshot, self.to.as_ref(), &context).map_err(Faults::from);
+            }
             found => found?,
         };
         let plan = self.plan(&point, config.as_ref())?;

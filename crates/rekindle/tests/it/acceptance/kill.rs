@@ -57,7 +57,9 @@ fn in_memory() -> (Stack, Mount) {
     let place = Place::new();
     let mount = Mount::tmpfs(place.path(), MEMORY_MIB);
     let url = format!("file://{}", place.path().join("repo").display());
-    (Stack::at(place, &format!("url = \"{url}\""), &url), mount)
+    let stack = Stack::at(place, &format!("url = \"{url}\""), &url);
+    stack.quicken();
+    (stack, mount)
 }
 
 /// What the newest point holds, to compare with.

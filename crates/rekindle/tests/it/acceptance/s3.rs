@@ -21,7 +21,7 @@ fn lines(place: &Place, s3: &S3, port: u16, key: &S3Key) -> String {
 }
 
 /// A stack with its repository on S3, behind a port.
-fn stack_on(s3: &S3, port: u16) -> Stack {
+pub(super) fn stack_on(s3: &S3, port: u16) -> Stack {
     let mut place = Place::new();
     let key = s3.admin_key();
     place.set("AWS_ACCESS_KEY_ID", &key.access);
@@ -39,7 +39,7 @@ fn use_key(stack: &Stack, key: &S3Key) {
     stack.place.write("s3-secret", &key.secret);
 }
 
-fn comes_back(stack: &Stack, name: &str) {
+pub(super) fn comes_back(stack: &Stack, name: &str) {
     stack.place.json(0, &["verify", "--read-data"]);
     stack.place.json(0, &["restore", "latest", "--to", name]);
     assert_same_trees(&stack.path("data"), &below(&stack.path(name), &stack.path("data")));

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rekindle_repo::format::Id;
+use rekindle_repo::format::key::KeyFile;
 use rekindle_testkit::fixtures::{CompareOptions, PostgresStack, compare_trees_with};
 use rekindle_testkit::{Postgres, Redis};
 use serde_json::{Value, json};
@@ -39,6 +41,18 @@ impl Stack {
         let init = ["init", "--config", "made.toml", "--repo", url, "--password-file", "key", "--files", "seed"];
         place.ends(0, &init);
         Self { place, repository: format!("[repository]\n{lines}\npassword = \"file:key\"\n"), sections: Vec::new() }
+    }
+
+    /// Replaces the key file by one whose password is stretched a hundredth as much: for tests
+    /// that start the program hundreds of times, which would take half a second each to try it.
+    pub(crate) fn quicken(&self) {
+        let keys = self.path("repo/keys");
+        let old = std::fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
+        let key = KeyFile::decode(&std::fs::read(&old).unwrap()).unwrap().open(REPOSITORY_PASSWORD).unwrap();
+        let quick = KeyFile::create(&key, REPOSITORY_PASSWORD, 10, "2026-01-01T00:00:00Z".to_owned()).unwrap();
+        let bytes = quick.encode().unwrap();
+        std::fs::write(keys.join(Id::of(&bytes).hex()), &bytes).unwrap();
+        std::fs::remove_file(old).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
