@@ -28,6 +28,7 @@ leave_services_off() {
         case $package in
             postgresql-15) quietly as_root systemctl disable --now postgresql.service || true ;;
             redis-server) quietly as_root systemctl disable --now redis-server.service || true ;;
+            prometheus) quietly as_root systemctl disable --now prometheus.service || true ;;
         esac
     done
 }

@@ -91,6 +91,7 @@ impl Component {
             Kind::Postgres(_) => ComponentKind::Postgres,
             Kind::Redis(_) => ComponentKind::Redis,
             Kind::Files(_) => ComponentKind::Files,
+            Kind::Prometheus(_) => ComponentKind::Prometheus,
         }
     }
 }
@@ -101,6 +102,7 @@ pub enum Kind {
     Postgres(Postgres),
     Redis(Redis),
     Files(Files),
+    Prometheus(Prometheus),
 }
 
 /// Programs around a run or a component, in order.
@@ -175,6 +177,34 @@ pub struct Files {
     pub vanished: Option<OnChange>,
     pub changed: Option<OnChange>,
     pub unreadable: Option<OnChange>,
+}
+
+/// As whom an HTTP API is asked.
+#[derive(Debug, Clone)]
+pub enum HttpLogin {
+    Basic { username: String, password: SecretRef },
+    Token(SecretRef),
+}
+
+/// A Prometheus server.
+#[derive(Debug, Clone)]
+pub struct Prometheus {
+    pub url: String,
+    pub login: Option<HttpLogin>,
+    pub ca_file: Option<PathBuf>,
+    /// Its data directory on this host; `None`: as the server says.
+    pub data_dir: Option<PathBuf>,
+    /// Absolute; `None`: what its configuration names.
+    pub config_paths: Option<Vec<PathBuf>>,
+    pub method: Option<PrometheusMethod>,
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// The only way to take the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrometheusMethod {
+    Snapshot,
+    Blocks,
 }
 
 /// What a file that could not be taken as it was does to the point.

@@ -109,7 +109,8 @@ pub(crate) const RETENTION: &[Key] = &[
 
 const COUNT: Shape = Shape::Integer { min: 1, max: 100_000 };
 
-const KIND: Key = must("kind", Shape::Choice(&["postgres", "redis", "files"]), "What kind of thing it is.");
+const KIND: Key =
+    must("kind", Shape::Choice(&["postgres", "redis", "files", "prometheus"]), "What kind of thing it is.");
 const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
@@ -163,6 +164,30 @@ pub(crate) const FILES: &[Key] = &[
     COMPONENT_HOOKS,
 ];
 
+pub(crate) const PROMETHEUS: &[Key] = &[
+    KIND,
+    must("url", Shape::Text, "`http://host:9090` or `https://…`, with the server's path prefix."),
+    key("username", Shape::Text, "User of the web configuration (basic authentication)."),
+    key("password", Shape::Secret, "That user's password."),
+    key("token", Shape::Secret, "Bearer token, when a proxy in front of the server wants one."),
+    key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
+    key("data-dir", Shape::Path, "The server's `--storage.tsdb.path` on this host (default: as the server says)."),
+    key(
+        "config-paths",
+        Shape::TextList,
+        "Files and directories saved with it (default: what its configuration names).",
+    ),
+    key(
+        "method",
+        Shape::Choice(&["snapshot", "blocks"]),
+        "`snapshot` fails without the admin API, `blocks` leaves out up to three hours; without it, the first that works.",
+    ),
+    key("bin-dir", Shape::Path, "Directory with prometheus and promtool, for the check after a restore."),
+    SCHEDULE,
+    OBJECTIVES,
+    COMPONENT_HOOKS,
+];
+
 pub(crate) const POLICY: &[Key] = &[
     key("vanished", ON_CHANGE, "It was listed, but gone when it was to be read."),
     key("changed", ON_CHANGE, "It changed while it was read, also at the last try."),
@@ -177,12 +202,14 @@ pub(crate) fn of_kind(kind: &str) -> Option<&'static [Key]> {
         "postgres" => Some(POSTGRES),
         "redis" => Some(REDIS),
         "files" => Some(FILES),
+        "prometheus" => Some(PROMETHEUS),
         _ => None,
     }
 }
 
 /// Kinds with their keys.
-pub(crate) const KINDS: &[(&str, &[Key])] = &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES)];
+pub(crate) const KINDS: &[(&str, &[Key])] =
+    &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES), ("prometheus", PROMETHEUS)];
 
 /// In which other tables a key of this name stands, for somebody who put it into the wrong one.
 pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
@@ -196,6 +223,7 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("a postgres component", POSTGRES),
         ("a redis component", REDIS),
         ("a files component", FILES),
+        ("a prometheus component", PROMETHEUS),
     ];
     let mut found = tables.iter().filter(|(_, keys)| keys.iter().any(|key| key.name == name));
     match (found.next(), found.next()) {

@@ -18,6 +18,7 @@ pub enum DraftComponent {
     Postgres { id: String, url: String, password: Option<String>, found: String },
     Redis { id: String, url: String, password: Option<String>, found: String },
     Files { id: String, paths: Vec<String>, found: String },
+    Prometheus { id: String, url: String, found: String },
 }
 
 impl Draft {
@@ -57,6 +58,10 @@ impl DraftComponent {
                 let list: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
                 let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"files\"\npaths = [{}]", list.join(", "));
                 text.write_str(FILES)
+            }
+            Self::Prometheus { id, url, found } => {
+                let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"prometheus\"\nurl = {}", quoted(url));
+                text.write_str(PROMETHEUS)
             }
         };
     }
@@ -122,6 +127,14 @@ const FILES: &str = "\
 # policy = { vanished = \"note\", changed = \"note\", unreadable = \"partial\" }
 ";
 
+const PROMETHEUS: &str = "\
+# username = \"backup\"
+# password = \"file:/etc/rekindle/prometheus-password\"
+# data-dir = \"/var/lib/prometheus/metrics2\"  # where its storage.tsdb.path is on this host
+# config-paths = [\"/etc/prometheus\"]
+# schedule = \"0 */4 * * *\"
+";
+
 const TAIL: &str = "
 # Programs around every run, without a shell: [program, argument, …].
 # [hooks]
@@ -168,11 +181,16 @@ mod tests {
                     paths: vec!["/srv/a \"b\" \\ \u{7}".into()],
                     found: "named".into(),
                 },
+                DraftComponent::Prometheus {
+                    id: "metrics".into(),
+                    url: "http://127.0.0.1:9090".into(),
+                    found: "answers on 127.0.0.1:9090".into(),
+                },
             ],
         };
         let text = draft.to_toml();
         let config = crate::parse(Path::new("/x/rekindle.toml"), &text).map_err(|p| p.to_string()).unwrap();
-        assert_eq!(config.components.len(), 3);
+        assert_eq!(config.components.len(), 4);
 
         let is_example = |line: &str| {
             line.starts_with("# [")

@@ -35,6 +35,13 @@ pub(crate) const REDIS: Rules = Rules {
     example: "redis://127.0.0.1:6379 or unix:///run/redis/redis.sock",
     password_key: "password",
 };
+pub(crate) const PROMETHEUS: Rules = Rules {
+    schemes: &["http", "https"],
+    path_schemes: &[],
+    plain_path: false,
+    example: "http://127.0.0.1:9090",
+    password_key: "username and password",
+};
 pub(crate) const ENDPOINT: Rules = Rules {
     schemes: &["http", "https"],
     path_schemes: &[],

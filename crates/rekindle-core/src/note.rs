@@ -108,6 +108,15 @@ impl Notes {
         }
     }
 
+    /// Takes over what was noted elsewhere about the same component.
+    pub fn merge(&mut self, other: Self) {
+        self.partial += other.partial;
+        self.listed.extend(other.listed);
+        for (class, count) in other.counts {
+            *self.counts.entry(class).or_default() += count;
+        }
+    }
+
     /// How many there were of a class.
     pub fn count(&self, class: NoteClass) -> u64 {
         self.counts.get(&class).copied().unwrap_or(0)

@@ -16,7 +16,7 @@ const COMPOSE_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose
 /// The components to suggest. `directory` is where a compose file may stand.
 pub(crate) fn look(directory: &Path) -> Vec<DraftComponent> {
     let services = compose_services(directory);
-    postgres(&services).into_iter().chain(redis(&services)).collect()
+    postgres(&services).into_iter().chain(redis(&services)).chain(prometheus(&services)).collect()
 }
 
 fn answers(port: u16) -> bool {
@@ -53,6 +53,16 @@ fn redis(services: &[Service]) -> Option<DraftComponent> {
     }
     let service = services.iter().find(|service| service.runs(&["redis", "valkey"]))?;
     Some(draft(format!("redis://{}:6379", service.name), service.found()))
+}
+
+fn prometheus(services: &[Service]) -> Option<DraftComponent> {
+    let draft = |url: String, found: String| DraftComponent::Prometheus { id: "metrics".to_owned(), url, found };
+    if answers(9090) {
+        let found = "Something answers on 127.0.0.1:9090. Is it Prometheus? `rekindle doctor` tells.".to_owned();
+        return Some(draft("http://127.0.0.1:9090".to_owned(), found));
+    }
+    let service = services.iter().find(|service| service.runs(&["prometheus"]))?;
+    Some(draft(format!("http://{}:9090", service.name), service.found()))
 }
 
 /// A service of a compose file.

@@ -7,7 +7,7 @@ use rekindle_core::objective::Objective;
 use rekindle_core::{ComponentId, codes};
 use toml::de::{DeTable, DeValue};
 
-use super::{kinds, policy};
+use super::{kinds, monitoring, policy};
 use crate::model::{Component, Kind};
 use crate::schedule::Schedule;
 use crate::section::{At, Section};
@@ -15,7 +15,7 @@ use crate::spec;
 use crate::value;
 
 /// Kinds that the words of the program know, but this version cannot save yet.
-const NOT_YET: &[&str] = &["prometheus", "grafana"];
+const NOT_YET: &[&str] = &["grafana"];
 
 /// Every component with the place of its name, in the order of the file. `None` when the table is
 /// not there or one of them is not usable.
@@ -79,6 +79,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
     let kind = match kind {
         "postgres" => kinds::postgres(&section).map(Kind::Postgres),
         "redis" => kinds::redis(&section).map(Kind::Redis),
+        "prometheus" => monitoring::prometheus(&section).map(Kind::Prometheus),
         _ => kinds::files(&section).map(Kind::Files),
     };
     Some(Nameless { kind: kind?, schedule: schedule.map(|at| at.value), objective, hooks })

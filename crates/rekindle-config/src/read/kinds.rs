@@ -8,7 +8,7 @@ use crate::spec;
 use crate::url::{self, Rules};
 
 /// The components' `url`, checked.
-fn checked_url(section: &Section<'_>, rules: &Rules) -> Option<String> {
+pub(super) fn checked_url(section: &Section<'_>, rules: &Rules) -> Option<String> {
     let at = section.text("url")?;
     match url::check(at.value, rules) {
         Ok(()) => Some(at.value.to_owned()),
@@ -135,7 +135,7 @@ pub(super) fn redis(section: &Section<'_>) -> Option<Redis> {
 }
 
 pub(super) fn files(section: &Section<'_>) -> Option<Files> {
-    let paths = paths(section);
+    let paths = paths(section, "paths");
     let exclude = owned(section.texts("exclude"));
     let policy = section.table("policy", spec::POLICY);
     let on = |key| {
@@ -152,10 +152,11 @@ pub(super) fn files(section: &Section<'_>) -> Option<Files> {
     Some(Files { paths: paths?, exclude, one_file_system, exclude_caches, vanished, changed, unreadable })
 }
 
-fn paths(section: &Section<'_>) -> Option<Vec<PathBuf>> {
-    let list = section.texts("paths")?;
+/// A list of absolute paths of which none lies inside another one.
+pub(super) fn paths(section: &Section<'_>, key: &str) -> Option<Vec<PathBuf>> {
+    let list = section.texts(key)?;
     if list.value.is_empty() {
-        section.bad("paths", &list.span, "the list is empty", "name at least one path");
+        section.bad(key, &list.span, "the list is empty", "name at least one path");
         return None;
     }
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -169,12 +170,12 @@ fn paths(section: &Section<'_>) -> Option<Vec<PathBuf>> {
             } else {
                 "write the whole path"
             };
-            section.bad("paths", &text.span, &why, hint);
+            section.bad(key, &text.span, &why, hint);
         } else if path.components().any(|part| part == PathPart::ParentDir) {
-            section.bad("paths", &text.span, &format!("`{shown}` holds `..`"), "write the path without it");
+            section.bad(key, &text.span, &format!("`{shown}` holds `..`"), "write the path without it");
         } else if let Some(outer) = paths.iter().find(|other| path.starts_with(other) || other.starts_with(path)) {
             let why = format!("`{shown}` overlaps with `{}`", outer.display());
-            section.bad("paths", &text.span, &why, "name each place once; the outer one holds the inner one");
+            section.bad(key, &text.span, &why, "name each place once; the outer one holds the inner one");
         } else {
             // Built from parts, so that `/a/`, `/a/.` and `//a` are `/a`.
             paths.push(path.components().collect());

@@ -2,6 +2,7 @@
 
 mod component;
 mod kinds;
+mod monitoring;
 mod policy;
 mod repository;
 

@@ -104,7 +104,7 @@ const CASES: &[(Part, &str)] = &[
     (Component, "[component.x]\nkind = 5"),
     (Component, "[component.x]\nkind = 'postgre'"),
     (Component, "[component.x]\nkind = 'mysql'"),
-    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'http://h'"),
+    (Component, "[component.x]\nkind = 'grafana'\nurl = 'http://h'"),
     (Component, "[component.x]\nkind = 'grafana'"),
     // Objectives, schedules, hooks.
     (Files, "objective = { rop = '1h' }"),

@@ -32,12 +32,12 @@ const SET_ID_BITS: u32 = 0o6000;
 
 /// What a comparison found.
 #[derive(Debug, Default)]
-pub(super) struct Compared {
-    pub(super) entries: u64,
+pub(crate) struct Compared {
+    pub(crate) entries: u64,
     /// Not there, of another kind or size, or pointing elsewhere.
-    pub(super) wrong: Vec<LostEntry>,
+    pub(crate) wrong: Vec<LostEntry>,
     /// There, but with other attributes.
-    pub(super) attributes: Vec<LostEntry>,
+    pub(crate) attributes: Vec<LostEntry>,
     /// Files for the spot check, by a number that is random for each run.
     sample: BTreeMap<u64, (EntryPath, PathBuf)>,
 }
@@ -95,7 +95,7 @@ fn list(entries: &[LostEntry]) -> impl Iterator<Item = String> {
 }
 
 /// Compares the part (or what is below `within`) with what stands at `place`.
-pub(super) fn compare(
+pub(crate) fn compare(
     part: &dyn PartReader,
     within: Option<&EntryPath>,
     place: &Path,
@@ -261,7 +261,11 @@ fn spot_check(part: &dyn PartReader, place: &Path, found: &Compared, context: &R
 }
 
 /// Compares a file with the stream of the part: how many bytes are the same, or what differs.
-fn same_bytes(part: &dyn PartReader, path: &EntryPath, live: &Path) -> Result<std::result::Result<u64, String>> {
+pub(super) fn same_bytes(
+    part: &dyn PartReader,
+    path: &EntryPath,
+    live: &Path,
+) -> Result<std::result::Result<u64, String>> {
     let parent = live.parent().unwrap_or(Path::new("/"));
     let name = live.file_name().unwrap_or_default().as_bytes();
     let opened = open_directory(CWD, parent.as_os_str().as_bytes(), Links::Follow)

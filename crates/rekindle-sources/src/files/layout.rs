@@ -104,7 +104,7 @@ pub(super) fn live_path(path: &EntryPath) -> PathBuf {
 }
 
 /// A path for reading.
-pub(super) fn show(path: &Path) -> String {
+pub(crate) fn show(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }
 

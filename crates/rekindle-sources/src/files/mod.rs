@@ -7,6 +7,7 @@
 mod attributes;
 mod capture;
 mod check;
+pub(crate) mod companions;
 mod content;
 mod exclude;
 mod journal;
@@ -27,7 +28,10 @@ use rekindle_core::note::NoteClass;
 use rekindle_core::port::{Capture, Component, Finding, PartReader, RestoreReport, RestoreRequest, RunContext};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 
+pub(crate) use check::compare;
 pub use journal::{Counts, Policy};
+pub(crate) use layout::show;
+pub(crate) use restore::{OWNERS_NOT_SET, may_set_owners, tree, warn_of_attributes};
 
 use exclude::Excludes;
 use layout::Layout;

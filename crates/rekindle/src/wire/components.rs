@@ -12,7 +12,10 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
 use rekindle_sources::postgres::{self, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
+use rekindle_sources::prometheus::{PrometheusComponent, PrometheusOptions};
 use rekindle_sources::redis::{RedisComponent, RedisOptions};
+
+use super::monitoring;
 
 /// What a command says about all components it builds.
 #[derive(Debug, Default)]
@@ -85,6 +88,10 @@ pub(crate) fn of_config(
                 .map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
         }
+        Kind::Prometheus(prometheus) => {
+            let options = monitoring::prometheus(prometheus).map_err(|fault| fault.during(what()))?;
+            Ok(Arc::new(PrometheusComponent::new(id.clone(), options)))
+        }
         Kind::Redis(redis) => {
             let options =
                 redis_options(redis, wishes.server_for(ComponentKind::Redis)).map_err(|fault| fault.during(what()))?;
@@ -116,7 +123,11 @@ pub(crate) fn of_record(record: &ComponentRecord, wishes: &Wishes) -> Result<Arc
             let url = server.map_or("redis://127.0.0.1:6379", |server| server.url.as_str());
             Ok(Arc::new(RedisComponent::new(id, RedisOptions { password, ..RedisOptions::new(url) })))
         }
-        kind @ (ComponentKind::Prometheus | ComponentKind::Grafana) => {
+        ComponentKind::Prometheus => {
+            // A new place does not need the server.
+            Ok(Arc::new(PrometheusComponent::new(id, PrometheusOptions::new("http://127.0.0.1:9090"))))
+        }
+        kind @ ComponentKind::Grafana => {
             Err(Fault::new(codes::ENGINE_TARGET, format!("restore the {kind} component `{id}`"))
                 .because("this version does not know this kind")
                 .hint("use a newer rekindle; `rekindle cat` gives its files"))

@@ -1,6 +1,7 @@
 //! Adapters are built from the configuration here, and nowhere else.
 
 pub(crate) mod components;
+mod monitoring;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

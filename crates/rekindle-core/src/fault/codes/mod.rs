@@ -23,6 +23,7 @@ mod config;
 mod engine;
 mod files;
 mod postgres;
+mod prometheus;
 mod redis;
 mod repo;
 mod run;
@@ -33,6 +34,7 @@ pub use config::*;
 pub use engine::*;
 pub use files::*;
 pub use postgres::*;
+pub use prometheus::*;
 pub use redis::*;
 pub use repo::*;
 pub use run::*;
@@ -46,6 +48,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         engine::AREA,
         files::AREA,
         postgres::AREA,
+        prometheus::AREA,
         redis::AREA,
         repo::AREA,
         run::AREA,

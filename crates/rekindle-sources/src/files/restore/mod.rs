@@ -7,6 +7,7 @@ mod plan;
 mod room;
 mod swap;
 mod swap_contents;
+pub(crate) mod tree;
 
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ use rustix::io::Errno;
 use super::FilesComponent;
 use super::layout::show;
 
-pub(super) use plan::{Place, Placed};
+pub(super) use plan::{Place, Placed, first};
 
 /// Restores a part as asked for.
 pub(super) fn restore(
@@ -46,11 +47,11 @@ pub(super) fn restore(
 }
 
 /// Whether owners can be given back: only root may give files away.
-fn may_set_owners() -> bool {
+pub(crate) fn may_set_owners() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-const OWNERS_NOT_SET: &str = "owners and groups were not set, because this is not run as root: everything belongs to the \
+pub(crate) const OWNERS_NOT_SET: &str = "owners and groups were not set, because this is not run as root: everything belongs to the \
      user who restored it";
 
 /// A report of what `materialize` did.
@@ -71,7 +72,7 @@ fn report_of(written: Materialized, owners: bool) -> RestoreReport {
 /// Attribute problems a report names one by one; the others are counted.
 const ATTRIBUTE_WARNINGS_MAX: usize = 20;
 
-fn warn_of_attributes(warnings: &mut Vec<String>, problems: &[LostEntry]) {
+pub(crate) fn warn_of_attributes(warnings: &mut Vec<String>, problems: &[LostEntry]) {
     let named = problems.iter().take(ATTRIBUTE_WARNINGS_MAX);
     warnings.extend(named.map(|problem| format!("`{}`: {}", problem.path, problem.why)));
     if let Some(more) = problems.len().checked_sub(ATTRIBUTE_WARNINGS_MAX + 1) {
@@ -86,7 +87,7 @@ fn step(report: &mut RestoreReport, name: &str, since: jiff::Timestamp, context:
     report.steps.push(Step { name: name.to_owned(), elapsed_ms: u64::try_from(elapsed).unwrap_or(0) });
 }
 
-fn target_fault(doing: &str, path: &std::path::Path, why: impl Into<std::io::Error>) -> Fault {
+pub(super) fn target_fault(doing: &str, path: &std::path::Path, why: impl Into<std::io::Error>) -> Fault {
     Fault::new(codes::FILES_TARGET, format!("{doing} `{}`", show(path)))
         .because(why.into())
         .hint("check the directory, its rights and its file system, or restore to another one with `--to DIR`")

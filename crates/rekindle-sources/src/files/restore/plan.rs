@@ -80,7 +80,7 @@ fn outermost(mut paths: Vec<EntryPath>) -> Vec<EntryPath> {
 }
 
 /// An entry of the part, or that it has none of this path.
-pub(super) fn first(part: &dyn PartReader, path: &EntryPath) -> Result<Option<StoredEntry>> {
+pub(in super::super) fn first(part: &dyn PartReader, path: &EntryPath) -> Result<Option<StoredEntry>> {
     let mut list = match part.list(Some(path)) {
         Ok(list) => list,
         Err(fault) if fault.is(codes::REPO_NO_ENTRY) => return Ok(None),

@@ -10,14 +10,15 @@ use rekindle_core::entry::check_name;
 use rekindle_core::port::{PartReader, RestoreReport, RestoreRequest, RunContext, Target};
 use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 
+use super::NOT_APPLIED;
 use super::install::{self, FILE_MODE, Owner, fault};
 use super::source::{self, Tee};
-use super::{NOT_APPLIED, Steps};
 use crate::redis::client::Client;
 use crate::redis::details::{FileNames, Placed, RedisDetails};
 use crate::redis::options::RedisOptions;
 use crate::redis::rdb::record::Keep;
 use crate::redis::rdb::summary::{Counter, RdbSummary, walk};
+use crate::steps::Steps;
 
 /// Write buffer for the RDB file.
 const BUFFER_BYTES: usize = 1 << 20;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use rekindle_core::port::{LostEntry, PartReader, RestoreReport, RestoreRequest, RunContext};
 use rekindle_core::{ComponentId, Fault, Result, codes};
 
+use super::NOT_APPLIED;
 use super::source;
-use super::{NOT_APPLIED, Steps};
 use crate::redis::capture::DUMP;
 use crate::redis::client::{Client, Reply, clip};
 use crate::redis::details::{Placed, RedisDetails};
@@ -15,6 +15,7 @@ use crate::redis::facts::Facts;
 use crate::redis::options::RedisOptions;
 use crate::redis::rdb::record::{Keep, Key, Record, Visitor};
 use crate::redis::rdb::{payload, summary, text};
+use crate::steps::Steps;
 
 /// Commands and bytes that are sent before their answers are read. The answers of one batch fit
 /// into the socket buffers, so neither side waits for the other.

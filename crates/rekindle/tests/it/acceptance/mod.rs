@@ -12,6 +12,7 @@ mod interop;
 mod kill;
 mod locks;
 mod partial;
+mod prometheus;
 mod roundtrip;
 mod s3;
 mod s3_answers;
