@@ -57,6 +57,12 @@ impl Limits {
         let doubled = self.backoff_first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
         doubled.min(self.backoff_max).mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
+
+    /// As [`Limits::pause`], and at least as long as the server asked for, but no longer than the
+    /// longest pause: a server that asks for hours is not let keep a run waiting.
+    pub fn pause_asked_for(&self, attempt: u32, random: f64, asked: Option<Duration>) -> Duration {
+        self.pause(attempt, random).max(asked.unwrap_or_default().min(self.backoff_max))
+    }
 }
 
 #[cfg(test)]
@@ -70,5 +76,14 @@ mod tests {
         assert_eq!(limits.pause(3, 1.0), Duration::from_secs(1));
         assert_eq!(limits.pause(3, 0.0), Duration::from_millis(500));
         assert_eq!(limits.pause(u32::MAX, 1.0), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_server_may_ask_for_a_longer_pause_up_to_the_cap() {
+        let limits = Limits::default();
+        assert_eq!(limits.pause_asked_for(1, 1.0, None), Duration::from_millis(250));
+        assert_eq!(limits.pause_asked_for(1, 1.0, Some(Duration::ZERO)), Duration::from_millis(250));
+        assert_eq!(limits.pause_asked_for(1, 1.0, Some(Duration::from_secs(5))), Duration::from_secs(5));
+        assert_eq!(limits.pause_asked_for(1, 1.0, Some(Duration::from_hours(9))), BACKOFF_MAX);
     }
 }

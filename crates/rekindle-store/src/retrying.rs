@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rekindle_core::fault::Retry;
 use rekindle_core::{Fault, Result, codes};
 
+use crate::cloud::asked_pause;
 use crate::capability::{Capabilities, Support};
 use crate::key::Key;
 use crate::limits::Limits;
@@ -54,7 +55,7 @@ impl<S: Store> Retrying<S> {
                 }
             };
             let since = *first_failure.get_or_insert_with(Instant::now);
-            let pause = self.limits.pause(attempt, rand::random());
+            let pause = self.limits.pause_asked_for(attempt, rand::random(), asked_pause(&fault));
             let attempts_max = if fault.is(codes::STORE_SHORT) {
                 SHORT_ATTEMPTS_MAX.min(self.limits.attempts_max)
             } else {

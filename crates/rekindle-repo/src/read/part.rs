@@ -56,7 +56,12 @@ impl PartReader for RepoPart {
         match (node.meta.kind == EntryKind::File, node.content) {
             (true, NodeContent::Blobs(ids)) => {
                 let reader = SharedReader::clone(&self.reader);
-                Ok(Box::new(Stream::new(reader, node.meta, ids)?))
+                let stream = Stream::new(reader, node.meta, ids)?;
+                let name = path.to_string();
+                Ok(match self.record.streams.iter().find(|digest| digest.path == name) {
+                    Some(digest) => Box::new(stream.promising(digest.clone())),
+                    None => Box::new(stream),
+                })
             }
             _ => {
                 Err(Fault::new(codes::REPO_NO_ENTRY, format!("read the content of `{path}`"))

@@ -4,7 +4,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rekindle_core::entry::{Closing, ContentRead, Meta, ReadFault};
+use rekindle_core::proof::{StreamDigest, hex};
 use rekindle_core::{Fault, Result, codes};
+use sha2::{Digest, Sha256};
 
 use super::blobs::{Opener, SharedReader};
 use crate::format::Id;
@@ -23,6 +25,14 @@ pub(crate) struct Stream {
     position: usize,
     given: u64,
     failed: bool,
+    promised: Option<Promised>,
+}
+
+/// What the manifest says about a stream, and the hash of what was given of it so far. Blobs are
+/// checked one by one; this checks that they are the right ones, in the right order.
+struct Promised {
+    digest: StreamDigest,
+    sha256: Sha256,
 }
 
 enum Blobs {
@@ -38,7 +48,13 @@ impl Stream {
         } else {
             ahead(&reader, ids)?
         };
-        Ok(Self { meta, blobs, current: Vec::new(), position: 0, given: 0, failed: false })
+        Ok(Self { meta, blobs, current: Vec::new(), position: 0, given: 0, failed: false, promised: None })
+    }
+
+    /// The end is an error unless all that was given fits this.
+    pub(crate) fn promising(mut self, digest: StreamDigest) -> Self {
+        self.promised = Some(Promised { digest, sha256: Sha256::new() });
+        self
     }
 
     fn fetch(&mut self) -> Result<Option<Vec<u8>>> {
@@ -66,11 +82,21 @@ impl Stream {
 
     /// The recorded size is checked at the end. Streams written by rustic record 0.
     fn check_end(&self) -> Result<()> {
-        if self.meta.size == self.given || self.meta.size == 0 {
+        if self.meta.size != self.given && self.meta.size != 0 {
+            return Err(Fault::new(codes::REPO_DAMAGED, "read a stored file")
+                .because(format!("its blobs hold {} bytes and its record says {}", self.given, self.meta.size)));
+        }
+        let Some(Promised { digest, sha256 }) = &self.promised else { return Ok(()) };
+        let sha256 = hex(&sha256.clone().finalize());
+        if (digest.bytes, &digest.sha256) == (self.given, &sha256) {
             return Ok(());
         }
-        Err(Fault::new(codes::REPO_DAMAGED, "read a stored file")
-            .because(format!("its blobs hold {} bytes and its record says {}", self.given, self.meta.size)))
+        Err(Fault::new(codes::REPO_DAMAGED, format!("read the stream `{}`", digest.path))
+            .because(format!(
+                "it came back with {} bytes and SHA-256 {sha256}; the source gave {} bytes with {}",
+                self.given, digest.bytes, digest.sha256
+            ))
+            .hint("restore the component from another point; `rekindle list` shows them"))
     }
 }
 
@@ -105,6 +131,9 @@ impl ContentRead for Stream {
         buffer[..count].copy_from_slice(&self.current[self.position..self.position + count]);
         self.position += count;
         self.given += count as u64;
+        if let Some(promised) = &mut self.promised {
+            promised.sha256.update(&buffer[..count]);
+        }
         Ok(count)
     }
 

@@ -4,21 +4,21 @@ use std::fs;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rekindle_core::entry::{EntryKind, Meta};
+use rekindle_core::entry::{EntryKind, Meta, ReadFault};
 use rekindle_core::port::{Clock, Materialize, Repository, Reuse};
-use rekindle_core::{Cancel, codes};
+use rekindle_core::{Cancel, Fault, PointId, codes};
 use rekindle_repo::admin::{self, Actor, PruneOptions};
 use rekindle_repo::format::index::IndexFile;
 use rekindle_repo::format::node::{Node, NodeContent};
 use rekindle_repo::format::pack::{self, BlobKind, PackedBlob};
 use rekindle_repo::format::snapshot::Snapshot;
-use rekindle_repo::format::{Id, names, unpacked};
+use rekindle_repo::format::{Id, names, tree, unpacked};
 use rekindle_repo::points::{NamedSnapshot, open_foreign, resolve, view};
 use rekindle_repo::verify::{Subset, VerifyOptions, verify};
 use rekindle_store::{Key, PutMode};
 
 use crate::support::{Now, Place};
-use crate::write_support::{Act, file, id, made, noise, save};
+use crate::write_support::{Act, file, id, made, noise, path, save, stream};
 
 fn actor() -> Actor {
     Actor { host: "here".to_owned(), run: None, clock: Arc::new(Now) }
@@ -125,4 +125,76 @@ fn hostile_trees_write_nothing_outside_of_the_target() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "nothing went through the link");
     assert_eq!(fs::read_dir(place.path("box")).unwrap().count(), 1, "nothing went above the target");
     assert!(part.list(None).unwrap().any(|entry| entry.is_err()), "a listing says so too");
+}
+
+/// Every object is whole and every size is right; only the order of two blobs is not.
+#[test]
+fn a_stream_whose_blobs_are_in_another_order_is_not_given_back_as_whole() {
+    let place = Place::new();
+    let repo = place.init();
+    let dump = noise(12 << 20, 3);
+    let (good, part) = save(&repo, vec![stream("dump", dump.clone(), Act::Good)], Reuse::Nothing).unwrap();
+    let read = |point: &PointId| -> (Vec<u8>, Option<Fault>) {
+        let mut content = repo.open(point, &id("files")).unwrap().open(&path("dump")).unwrap();
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 100_000]);
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return (bytes, None),
+                Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+                Err(ReadFault::Abort(fault)) => return (bytes, Some(fault)),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    };
+    let (bytes, fault) = read(good.id());
+    assert!(bytes == dump && fault.is_none(), "{fault:?}");
+
+    let tree = foreign_tree(&repo, &part.tree.parse().unwrap());
+    let mut node = tree.into_iter().next().unwrap();
+    let NodeContent::Blobs(blobs) = &mut node.content else { panic!("a file") };
+    assert!(blobs.len() > 2);
+    blobs.swap(0, 1);
+    let swapped = hostile(&repo, &[node]);
+    let mut manifest = good.manifest().clone();
+    manifest.components[0].tree = swapped.hex();
+    let manifest = manifest.encode().unwrap();
+    let directory = |name: &str, tree: Id| Node {
+        name: name.into(),
+        meta: Meta::synthetic(EntryKind::Directory, Now.now()),
+        content: NodeContent::Subtree(tree),
+    };
+    let mut meta = Meta::synthetic(EntryKind::File, Now.now());
+    meta.size = manifest.len() as u64;
+    let blob = put_blob(&repo, BlobKind::Data, &manifest);
+    let inner = hostile(&repo, &[Node { name: "manifest.json".into(), meta, content: NodeContent::Blobs(vec![blob]) }]);
+    let top = hostile(&repo, &[directory("files", swapped), directory("rekindle", inner)]);
+    let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{top}","paths":["/x"],"tags":["rekindle"]}}"#);
+    let (name, sealed) = unpacked::encode(repo.key(), json.as_bytes(), true).unwrap();
+    let key = Key::new(&names::file(names::SNAPSHOTS, &name)).unwrap();
+    repo.store().put(&key, Bytes::from(sealed), PutMode::IfAbsent).unwrap();
+
+    let (bytes, fault) = read(&name.hex().parse().unwrap());
+    assert_eq!(bytes.len(), dump.len());
+    let fault = fault.expect("the end is refused");
+    assert!(fault.is(codes::REPO_DAMAGED) && fault.chain().contains("SHA-256"), "{fault:?}");
+    assert!(fault.what().contains("dump") && fault.hint_text().is_some(), "{fault:?}");
+}
+
+/// The nodes of a stored tree.
+fn foreign_tree(repo: &rekindle_repo::Repo, wanted: &Id) -> Vec<Node> {
+    for meta in repo.store().list("data/").unwrap() {
+        let bytes = repo.store().get(&meta.key).unwrap();
+        for blob in pack::decode_pack(repo.key(), &bytes).unwrap() {
+            if blob.id == *wanted {
+                let (start, length) = (blob.offset as usize, blob.length as usize);
+                let plain = repo.key().open(&bytes[start..start + length]).unwrap();
+                let json = match blob.uncompressed {
+                    Some(size) => unpacked::decompress(&plain, u64::from(size)).unwrap(),
+                    None => plain,
+                };
+                return tree::decode(&json).unwrap();
+            }
+        }
+    }
+    panic!("no such tree");
 }

@@ -24,6 +24,7 @@ use crate::key::{Key, check_prefix};
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, compare_existing, not_found, range_length, wrong_length};
 
 pub(crate) use build::open;
+pub(crate) use refusal::asked_pause;
 
 /// A bucket or container, or a prefix of one.
 #[derive(Debug)]

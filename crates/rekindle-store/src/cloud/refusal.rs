@@ -1,8 +1,9 @@
 //! An answer of a server that says no, and what it means.
 
 use std::fmt;
+use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use object_store::client::{HttpError, HttpErrorKind};
 use rekindle_core::{ErrorCode, Fault, codes};
 
@@ -15,12 +16,19 @@ pub(super) struct Refusal {
     /// The machine-readable code: `AccessDenied`, `SlowDown`, `AuthenticationFailed` …
     code: Option<String>,
     message: Option<String>,
+    /// How long the server wants to be left alone.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// From the status, Azure's header and the error page (XML of S3, GCS and Azure).
-    pub(super) fn read(status: StatusCode, header: Option<String>, page: &str) -> Self {
-        Self { status, code: header.or_else(|| element(page, "Code")), message: element(page, "Message") }
+    /// From the status, the headers and the error page (XML of S3, GCS and Azure).
+    pub(super) fn read(status: StatusCode, headers: &HeaderMap, page: &str) -> Self {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+        let code = header("x-ms-error-code").map(str::to_owned).or_else(|| element(page, "Code"));
+        // The other form, a date, is not what storages send; our own pauses do for it.
+        // https://www.rfc-editor.org/rfc/rfc9110#name-retry-after
+        let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        Self { status, code, message: element(page, "Message"), retry_after }
     }
 
     fn is(&self, codes: &[&str]) -> bool {
@@ -102,6 +110,11 @@ fn element(page: &str, name: &str) -> Option<String> {
     let text = page[start..start + length].trim();
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     (!text.is_empty()).then(|| text.chars().take(LENGTH_MAX).map(clean).collect())
+}
+
+/// How long the server that gave this error wants to be left alone, when it said so.
+pub(crate) fn asked_pause(fault: &Fault) -> Option<Duration> {
+    find::<Refusal>(fault).and_then(|refusal| refusal.retry_after)
 }
 
 /// The error of one call, with its meaning. `what` is verb and object.
@@ -198,7 +211,7 @@ mod tests {
     use super::*;
 
     fn meaning(status: u16, page: &str) -> &'static ErrorCode {
-        Refusal::read(StatusCode::from_u16(status).unwrap(), None, page).meaning().0
+        Refusal::read(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), page).meaning().0
     }
 
     #[test]
@@ -216,8 +229,21 @@ mod tests {
     #[test]
     fn error_pages_are_read_and_made_printable() {
         let refusal =
-            Refusal::read(StatusCode::FORBIDDEN, None, "<Error><Code>X</Code><Message>a\u{1b}[31m b</Message></Error>");
+            Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Error><Code>X</Code><Message>a\u{1b}[31m b</Message></Error>");
         assert_eq!(refusal.to_string(), "the server answered 403 X (a [31m b)");
-        assert_eq!(Refusal::read(StatusCode::FORBIDDEN, None, "<Code>").to_string(), "the server answered 403");
+        assert_eq!(Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Code>").to_string(), "the server answered 403");
+    }
+
+    #[test]
+    fn the_pause_a_server_asks_for_is_found_below_its_fault() {
+        let asked = |text: &'static str| {
+            let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, text.parse().unwrap())]);
+            let refusal = Refusal::read(StatusCode::SERVICE_UNAVAILABLE, &headers, "");
+            asked_pause(&Fault::new(codes::STORE_SERVER, "put `a`").because(refusal).during("put `a` (2 attempts)"))
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Fri, 31 Dec 1999 23:59:59 GMT"), None);
+        assert_eq!(asked("-1"), None);
+        assert_eq!(asked_pause(&Fault::new(codes::STORE_SERVER, "put `a`")), None);
     }
 }

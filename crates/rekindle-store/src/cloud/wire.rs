@@ -129,7 +129,7 @@ impl Wire {
     /// Status and error page; a page that does not arrive changes nothing about the status.
     async fn read_refusal(&self, mut response: reqwest::Response) -> Refusal {
         let status = response.status();
-        let azure_code = response.headers().get("x-ms-error-code").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let headers = std::mem::take(response.headers_mut());
         let mut page = Vec::new();
         while page.len() < REFUSAL_MAX_BYTES {
             match tokio::time::timeout(self.idle, response.chunk()).await {
@@ -137,7 +137,7 @@ impl Wire {
                 _ => break,
             }
         }
-        Refusal::read(status, azure_code, &String::from_utf8_lossy(&page))
+        Refusal::read(status, &headers, &String::from_utf8_lossy(&page))
     }
 }
 
