@@ -11,8 +11,8 @@ use bytes::Bytes;
 use rekindle_core::fault::Retry;
 use rekindle_core::{Fault, Result, codes};
 
-use crate::cloud::asked_pause;
 use crate::capability::{Capabilities, Support};
+use crate::cloud::asked_pause;
 use crate::key::Key;
 use crate::limits::Limits;
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, compare_existing};

@@ -188,11 +188,11 @@ impl Rule {
     }
 }
 
-struct Request {
-    method: String,
-    target: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
     /// Request line and headers with their line ends, without the empty line.
-    head: String,
+    pub(crate) head: String,
     body_bytes: u64,
     /// What was read of the body together with the head.
     begun: Vec<u8>,
@@ -200,7 +200,7 @@ struct Request {
 
 impl Request {
     /// `None` when the client went away without one.
-    fn read(mut client: &TcpStream) -> io::Result<Option<Self>> {
+    pub(crate) fn read(mut client: &TcpStream) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 4096];
         let end = loop {

@@ -16,13 +16,14 @@ use crate::options::{Credentials, StoreOptions, StoreUrl};
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Variables with which orchestrators lend a role to a process.
-const AWS_ROLE_VARIABLES: [(&str, AmazonS3ConfigKey); 6] = [
+const AWS_ROLE_VARIABLES: [(&str, AmazonS3ConfigKey); 7] = [
     ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
     ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
     ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
     ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
+    ("AWS_EC2_METADATA_SERVICE_ENDPOINT", AmazonS3ConfigKey::MetadataEndpoint),
 ];
 const AZURE_VARIABLES: [(&str, AzureConfigKey); 4] = [
     ("AZURE_CLIENT_ID", AzureConfigKey::ClientId),

@@ -228,10 +228,16 @@ mod tests {
 
     #[test]
     fn error_pages_are_read_and_made_printable() {
-        let refusal =
-            Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Error><Code>X</Code><Message>a\u{1b}[31m b</Message></Error>");
+        let refusal = Refusal::read(
+            StatusCode::FORBIDDEN,
+            &HeaderMap::new(),
+            "<Error><Code>X</Code><Message>a\u{1b}[31m b</Message></Error>",
+        );
         assert_eq!(refusal.to_string(), "the server answered 403 X (a [31m b)");
-        assert_eq!(Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Code>").to_string(), "the server answered 403");
+        assert_eq!(
+            Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Code>").to_string(),
+            "the server answered 403"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rekindle_core::codes;
 use rekindle_store::{Limits, PutMode, PutOutcome, StoreOptions, open};
-use rekindle_testkit::{Direction, Fault, Proxy, S3, S3Options};
+use rekindle_testkit::{Answer, Direction, Fault, HttpProxy, Proxy, S3, S3Options};
 
 use crate::support::{bytes, key, s3_credentials, s3_options, s3_options_at, s3_store, short_limits};
 
@@ -100,6 +100,27 @@ async fn a_cut_answer_is_repeated_or_an_error_but_never_short() {
         let refused = store.get_range(&key("a"), 0..1_000_000).await.unwrap_err();
         assert!(refused.is(codes::STORE_UNREACHABLE) || refused.is(codes::STORE_SHORT), "{fault:?}: {refused:?}");
     }
+}
+
+/// A pause longer than all the time there is for repeating is not begun; without it the call is
+/// repeated as often as it may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pause_a_server_asks_for_is_kept() {
+    let server = S3::start(S3Options::default());
+    let proxy = HttpProxy::start(server.port());
+    let mut options = s3_options_at(&server, &format!("http://127.0.0.1:{}", proxy.port()));
+    options.limits = Limits { backoff_max: Duration::from_mins(10), ..short_limits() };
+    let store = open(&options).unwrap();
+    for (asked, attempts) in [("120", 1), ("0", 3), ("Fri, 31 Dec 1999 23:59:59 GMT", 3)] {
+        for status in [429, 503] {
+            let headers = vec![("Retry-After".to_owned(), asked.to_owned())];
+            proxy.rule("PUT", "/some/prefix/", None, Answer::Instead(status, headers));
+            let fault = store.put(&key("a"), bytes("x"), PutMode::Overwrite).await.unwrap_err();
+            assert!(fault.is(codes::STORE_SERVER), "{fault:?}");
+            assert_eq!(proxy.clear(), attempts, "{status}, {asked}");
+        }
+    }
+    store.put(&key("a"), bytes("x"), PutMode::Overwrite).await.unwrap();
 }
 
 /// The server has the object, the client never hears so: the repeated put is a success.

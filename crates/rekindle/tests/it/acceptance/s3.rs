@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use rekindle_testkit::{Direction, Fault, Proxy, S3, S3Key, S3Options};
+use rekindle_testkit::{Direction, Fault, InstanceRole, Proxy, S3, S3Key, S3Options};
 
 use super::stack::{Stack, assert_same_trees, below, end, noise, wait_until};
 use crate::run::Place;
@@ -152,4 +152,35 @@ fn a_server_that_stays_away_is_20() {
     assert_eq!(stack.points().len(), 1, "no new point");
     stack.complete();
     comes_back(&stack, "back");
+}
+
+/// No key anywhere: the machine's role is asked for, and again before it expires.
+#[test]
+fn the_role_of_the_machine_is_enough() {
+    let s3 = S3::start(S3Options::default());
+    // A key that is about to expire is not used for long.
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_mins(2)).to_string();
+    for (expires, renewed) in [("2099-01-01T00:00:00Z", false), (soon.as_str(), true)] {
+        let role = InstanceRole::start(s3.admin_key(), expires);
+        let mut place = Place::new();
+        place.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", &role.endpoint());
+        let (bucket, port, region) = (s3.bucket(), s3.port(), s3.region());
+        let url = format!("s3://{bucket}/role-{renewed}?endpoint=http://127.0.0.1:{port}&region={region}");
+        let lines = format!(
+            "url = \"s3://{bucket}/role-{renewed}\"\nendpoint = \"http://127.0.0.1:{port}\"\nregion = \"{region}\""
+        );
+        let mut stack = Stack::at(place, &lines, &url);
+        fs::write(stack.files("data").join("a"), noise(1, 1 << 20)).unwrap();
+        let before = role.asked();
+        stack.complete();
+        assert!(role.asked() > before);
+        // `complete` starts the program three times; each needs the key once.
+        assert_eq!(role.asked() - before > 3, renewed, "{} times", role.asked() - before);
+        comes_back(&stack, "back");
+        if !renewed {
+            role.revoke();
+            let ended = stack.place.ends(20, &["backup"]);
+            assert!(ended.err.contains("access-key-id") && ended.err.contains("\nhint: "), "{ended:#?}");
+        }
+    }
 }
