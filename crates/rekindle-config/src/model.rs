@@ -1,5 +1,6 @@
 //! The checked configuration: plain types, nothing of TOML left in them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub repository: Repository,
     /// In the order of the file.
     pub components: Vec<Component>,
+    /// Words for several components; each names at least one that is configured.
+    pub groups: BTreeMap<String, Vec<ComponentId>>,
     /// Around the whole run.
     pub hooks: Hooks,
     /// `None`: nothing is ever removed.
@@ -91,6 +94,7 @@ impl Component {
             Kind::Postgres(_) => ComponentKind::Postgres,
             Kind::Redis(_) => ComponentKind::Redis,
             Kind::Files(_) => ComponentKind::Files,
+            Kind::Grafana(_) => ComponentKind::Grafana,
             Kind::Prometheus(_) => ComponentKind::Prometheus,
         }
     }
@@ -103,6 +107,7 @@ pub enum Kind {
     Redis(Redis),
     Files(Files),
     Prometheus(Prometheus),
+    Grafana(Grafana),
 }
 
 /// Programs around a run or a component, in order.
@@ -198,6 +203,24 @@ pub struct Prometheus {
     pub config_paths: Option<Vec<PathBuf>>,
     pub method: Option<PrometheusMethod>,
     pub bin_dir: Option<PathBuf>,
+}
+
+/// A Grafana with its SQLite database.
+#[derive(Debug, Clone)]
+pub struct Grafana {
+    pub data_dir: Option<PathBuf>,
+    pub database: Option<PathBuf>,
+    pub config: Option<PathBuf>,
+    pub environment_file: Option<PathBuf>,
+    pub secret_key: Option<SecretRef>,
+    /// Absolute.
+    pub config_paths: Vec<PathBuf>,
+    pub home: Option<PathBuf>,
+    pub stage_dir: Option<PathBuf>,
+    /// Its API, for a readable export.
+    pub url: Option<String>,
+    pub login: Option<HttpLogin>,
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The only way to take the data.

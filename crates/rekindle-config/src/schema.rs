@@ -62,8 +62,16 @@ fn shape(shape: Shape) -> Value {
         }),
         Shape::Table(keys) => table(keys),
         Shape::Components => components(),
+        Shape::Groups => json!({
+            "type": "object",
+            "propertyNames": {"pattern": NAME_PATTERN},
+            "additionalProperties": texts(),
+        }),
     }
 }
+
+/// Names of components and groups.
+const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9_-]{0,62}$";
 
 fn texts() -> Value {
     json!({"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": true})
@@ -83,7 +91,7 @@ fn components() -> Value {
     json!({
         "type": "object",
         "minProperties": 1,
-        "propertyNames": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+        "propertyNames": {"pattern": NAME_PATTERN},
         "additionalProperties": {"oneOf": kinds},
     })
 }

@@ -26,6 +26,8 @@ pub(crate) enum Shape {
     Table(&'static [Key]),
     /// Tables with names of the user's, told apart by `kind`.
     Components,
+    /// Names of the user's, each a list of components.
+    Groups,
 }
 
 /// One key.
@@ -50,6 +52,7 @@ pub(crate) const ROOT: &[Key] = &[
     must("stack", Shape::Table(STACK), "What is backed up together."),
     must("repository", Shape::Table(REPOSITORY), "Where recovery points are kept."),
     must("component", Shape::Components, "The things that are saved, one table each."),
+    key("group", Shape::Groups, "Words for several components at once, as `app = [\"uploads\", \"settings\"]`."),
     key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
     key("retention", Shape::Table(RETENTION), "Which points `forget` keeps. Without it nothing is removed."),
 ];
@@ -110,7 +113,7 @@ pub(crate) const RETENTION: &[Key] = &[
 const COUNT: Shape = Shape::Integer { min: 1, max: 100_000 };
 
 const KIND: Key =
-    must("kind", Shape::Choice(&["postgres", "redis", "files", "prometheus"]), "What kind of thing it is.");
+    must("kind", Shape::Choice(&["postgres", "redis", "files", "prometheus", "grafana"]), "What kind of thing it is.");
 const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
@@ -188,6 +191,26 @@ pub(crate) const PROMETHEUS: &[Key] = &[
     COMPONENT_HOOKS,
 ];
 
+pub(crate) const GRAFANA: &[Key] = &[
+    KIND,
+    key("data-dir", Shape::Path, "Its data directory on this host (default: as its configuration says)."),
+    key("database", Shape::Path, "Its SQLite file on this host (default: grafana.db in the data directory)."),
+    key("config", Shape::Path, "Its grafana.ini (default: /etc/grafana/grafana.ini)."),
+    key("environment-file", Shape::Path, "File with GF_ variables (default: /etc/default/grafana-server)."),
+    key("secret-key", Shape::Secret, "Its secret_key, when none of these files holds it."),
+    key("config-paths", Shape::TextList, "Further files and directories saved with it."),
+    key("home", Shape::Path, "Directory with its VERSION file (default: /usr/share/grafana)."),
+    key("stage-dir", Shape::Path, "Where the copy of the database is put for a moment (default: TMPDIR)."),
+    key("url", Shape::Text, "`http://host:3000`: adds a readable export of dashboards, alerts and so on."),
+    key("username", Shape::Text, "User for the export; an administrator of the server sees every organisation."),
+    key("password", Shape::Secret, "That user's password."),
+    key("token", Shape::Secret, "Token of a service account for the export (one organisation)."),
+    key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
+    SCHEDULE,
+    OBJECTIVES,
+    COMPONENT_HOOKS,
+];
+
 pub(crate) const POLICY: &[Key] = &[
     key("vanished", ON_CHANGE, "It was listed, but gone when it was to be read."),
     key("changed", ON_CHANGE, "It changed while it was read, also at the last try."),
@@ -203,13 +226,14 @@ pub(crate) fn of_kind(kind: &str) -> Option<&'static [Key]> {
         "redis" => Some(REDIS),
         "files" => Some(FILES),
         "prometheus" => Some(PROMETHEUS),
+        "grafana" => Some(GRAFANA),
         _ => None,
     }
 }
 
 /// Kinds with their keys.
 pub(crate) const KINDS: &[(&str, &[Key])] =
-    &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES), ("prometheus", PROMETHEUS)];
+    &[("postgres", POSTGRES), ("redis", REDIS), ("files", FILES), ("prometheus", PROMETHEUS), ("grafana", GRAFANA)];
 
 /// In which other tables a key of this name stands, for somebody who put it into the wrong one.
 pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
@@ -224,6 +248,7 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("a redis component", REDIS),
         ("a files component", FILES),
         ("a prometheus component", PROMETHEUS),
+        ("a grafana component", GRAFANA),
     ];
     let mut found = tables.iter().filter(|(_, keys)| keys.iter().any(|key| key.name == name));
     match (found.next(), found.next()) {

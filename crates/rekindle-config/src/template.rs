@@ -19,6 +19,7 @@ pub enum DraftComponent {
     Redis { id: String, url: String, password: Option<String>, found: String },
     Files { id: String, paths: Vec<String>, found: String },
     Prometheus { id: String, url: String, found: String },
+    Grafana { id: String, data_dir: String, found: String },
 }
 
 impl Draft {
@@ -62,6 +63,11 @@ impl DraftComponent {
             Self::Prometheus { id, url, found } => {
                 let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"prometheus\"\nurl = {}", quoted(url));
                 text.write_str(PROMETHEUS)
+            }
+            Self::Grafana { id, data_dir, found } => {
+                let data_dir = quoted(data_dir);
+                let _ = writeln!(text, "# {found}\n[component.{id}]\nkind = \"grafana\"\ndata-dir = {data_dir}");
+                text.write_str(GRAFANA)
             }
         };
     }
@@ -135,6 +141,14 @@ const PROMETHEUS: &str = "\
 # schedule = \"0 */4 * * *\"
 ";
 
+const GRAFANA: &str = "\
+# config = \"/etc/grafana/grafana.ini\"
+# secret-key = \"env:GF_SECURITY_SECRET_KEY\"  # when it stands in no file of Grafana
+# url = \"http://127.0.0.1:3000\"     # adds a readable export
+# token = \"file:/etc/rekindle/grafana-token\"
+# schedule = \"0 */4 * * *\"
+";
+
 const TAIL: &str = "
 # Programs around every run, without a shell: [program, argument, …].
 # [hooks]
@@ -186,11 +200,16 @@ mod tests {
                     url: "http://127.0.0.1:9090".into(),
                     found: "answers on 127.0.0.1:9090".into(),
                 },
+                DraftComponent::Grafana {
+                    id: "dashboards".into(),
+                    data_dir: "/var/lib/grafana".into(),
+                    found: "a database is there".into(),
+                },
             ],
         };
         let text = draft.to_toml();
         let config = crate::parse(Path::new("/x/rekindle.toml"), &text).map_err(|p| p.to_string()).unwrap();
-        assert_eq!(config.components.len(), 4);
+        assert_eq!(config.components.len(), 5);
 
         let is_example = |line: &str| {
             line.starts_with("# [")

@@ -42,6 +42,13 @@ pub(crate) const PROMETHEUS: Rules = Rules {
     example: "http://127.0.0.1:9090",
     password_key: "username and password",
 };
+pub(crate) const GRAFANA: Rules = Rules {
+    schemes: &["http", "https"],
+    path_schemes: &[],
+    plain_path: false,
+    example: "http://127.0.0.1:3000",
+    password_key: "username and password",
+};
 pub(crate) const ENDPOINT: Rules = Rules {
     schemes: &["http", "https"],
     path_schemes: &[],

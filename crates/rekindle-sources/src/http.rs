@@ -10,6 +10,7 @@ use reqwest::{Client, Method, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use serde::de::DeserializeOwned;
 
 /// Longest time until a connection stands, TLS included.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -136,6 +137,21 @@ impl HttpClient {
                 .hint("write `https://` in `url`")),
             _ => Ok(answer),
         }
+    }
+
+    /// Asks with GET and reads the answer as JSON; any status but 200 is an error.
+    pub(crate) async fn get_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+    ) -> Result<T> {
+        let answer = self.ask(Method::GET, path, query, headers, ANSWER_MAX).await?;
+        if answer.status != 200 {
+            return Err(self.unexpected(path, &format!("status {}: {}", answer.status, answer.shown())));
+        }
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| self.unexpected(path, &format!("it is not the expected JSON: {error}")))
     }
 
     /// An answer that does not fit.

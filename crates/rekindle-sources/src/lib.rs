@@ -1,8 +1,10 @@
 //! See the crate description.
 
+pub mod grafana;
 pub mod hook;
 pub mod http;
 
+mod document;
 mod occupied;
 mod steps;
 

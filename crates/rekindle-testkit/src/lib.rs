@@ -8,6 +8,7 @@
 pub mod azure;
 pub mod fixtures;
 pub mod gcs;
+pub mod grafana;
 mod http;
 pub mod http_proxy;
 pub mod instance_role;

@@ -11,12 +11,13 @@ const CONNECT_MAX: Duration = Duration::from_millis(300);
 const POSTGRES_SOCKETS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 const REDIS_SOCKETS: [&str; 4] =
     ["/run/redis/redis-server.sock", "/run/redis/redis.sock", "/run/valkey/valkey.sock", "/tmp/redis.sock"];
+const GRAFANA_DATA: [&str; 2] = ["/var/lib/grafana", "/usr/share/grafana/data"];
 const COMPOSE_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
 /// The components to suggest. `directory` is where a compose file may stand.
 pub(crate) fn look(directory: &Path) -> Vec<DraftComponent> {
     let services = compose_services(directory);
-    postgres(&services).into_iter().chain(redis(&services)).chain(prometheus(&services)).collect()
+    postgres(&services).into_iter().chain(redis(&services)).chain(prometheus(&services)).chain(grafana()).collect()
 }
 
 fn answers(port: u16) -> bool {
@@ -63,6 +64,12 @@ fn prometheus(services: &[Service]) -> Option<DraftComponent> {
     }
     let service = services.iter().find(|service| service.runs(&["prometheus"]))?;
     Some(draft(format!("http://{}:9090", service.name), service.found()))
+}
+
+fn grafana() -> Option<DraftComponent> {
+    let data_dir = GRAFANA_DATA.into_iter().find(|place| Path::new(place).join("grafana.db").exists())?;
+    let found = format!("There is a database of Grafana in {data_dir}.");
+    Some(DraftComponent::Grafana { id: "dashboards".to_owned(), data_dir: data_dir.to_owned(), found })
 }
 
 /// A service of a compose file.

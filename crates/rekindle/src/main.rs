@@ -5,6 +5,7 @@ mod cmd;
 mod describe;
 mod discover;
 mod exit;
+mod group;
 mod human;
 mod logs;
 mod output;

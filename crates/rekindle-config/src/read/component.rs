@@ -14,9 +14,6 @@ use crate::section::{At, Section};
 use crate::spec;
 use crate::value;
 
-/// Kinds that the words of the program know, but this version cannot save yet.
-const NOT_YET: &[&str] = &["grafana"];
-
 /// Every component with the place of its name, in the order of the file. `None` when the table is
 /// not there or one of them is not usable.
 pub(super) fn all(top: &Section<'_>) -> Option<Vec<(Component, Range<usize>)>> {
@@ -79,6 +76,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
     let kind = match kind {
         "postgres" => kinds::postgres(&section).map(Kind::Postgres),
         "redis" => kinds::redis(&section).map(Kind::Redis),
+        "grafana" => monitoring::grafana(&section).map(Kind::Grafana),
         "prometheus" => monitoring::prometheus(&section).map(Kind::Prometheus),
         _ => kinds::files(&section).map(Kind::Files),
     };
@@ -100,12 +98,6 @@ fn kind_of(top: &Section<'_>, dotted: &str, table: &DeTable<'_>, span: &Range<us
     };
     if let Some(kind) = known().find(|kind| kind == word) {
         return Some(kind);
-    }
-    if NOT_YET.contains(&word.as_ref()) {
-        let why = format!("this version cannot save `{word}` yet");
-        let hint = "remove the component; its data directory can be saved with kind `files` while it is stopped";
-        top.bad(&key, &value.span(), &why, hint);
-        return None;
     }
     let hint = value::nearest(word, known()).map_or_else(all, |near| format!("did you mean `{near}`?"));
     top.bad(&key, &value.span(), &format!("`{}` is no kind of component", word.escape_debug()), hint);

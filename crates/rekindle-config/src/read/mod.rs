@@ -1,6 +1,7 @@
 //! From tables to the checked configuration, rule by rule.
 
 mod component;
+mod group;
 mod kinds;
 mod monitoring;
 mod policy;
@@ -53,8 +54,10 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
     if let (Some(repository), Some(components)) = (&repository, &components) {
         apart(sink, &repository.url, components);
     }
+    let groups = components.as_ref().and_then(|components| group::all(&top, components));
     Some(Config {
         file: file.to_owned(),
+        groups: groups?,
         stack: stack?,
         repository: repository?,
         components: components?.into_iter().map(|(component, _)| component).collect(),

@@ -1,7 +1,7 @@
 //! The kinds that watch a stack: Prometheus and Grafana.
 
 use super::kinds::{checked_url, paths};
-use crate::model::{HttpLogin, Prometheus, PrometheusMethod};
+use crate::model::{Grafana, HttpLogin, Prometheus, PrometheusMethod};
 use crate::section::Section;
 use crate::url;
 
@@ -53,4 +53,35 @@ pub(super) fn prometheus(section: &Section<'_>) -> Option<Prometheus> {
         bin_dir: section.path("bin-dir"),
     };
     Some(Prometheus { url: url?, ..rest })
+}
+
+pub(super) fn grafana(section: &Section<'_>) -> Option<Grafana> {
+    let wants_url = section.span_of("url").is_some();
+    let url = wants_url.then(|| checked_url(section, &url::GRAFANA));
+    tls_only(section, url.as_ref().and_then(|url| url.as_deref()));
+    let login = login(section);
+    for key in ["username", "token", "ca-file"] {
+        if !wants_url && let Some(span) = section.span_of(key) {
+            section.bad(key, &span, "it is for the API, which has no `url`", "add `url`, or remove the key");
+        }
+    }
+    if let (Some(Some(_)), None, Some(span)) = (&url, &login, section.span_of("url")) {
+        let hint = "add `username` and `password`, or `token`; or remove `url`";
+        section.bad("url", &span, "the export needs a login", hint);
+    }
+    let config_paths = section.span_of("config-paths").is_some().then(|| paths(section, "config-paths"));
+    let rest = Grafana {
+        data_dir: section.path("data-dir"),
+        database: section.path("database"),
+        config: section.path("config"),
+        environment_file: section.path("environment-file"),
+        secret_key: section.secret("secret-key"),
+        config_paths: config_paths.flatten().unwrap_or_default(),
+        home: section.path("home"),
+        stage_dir: section.path("stage-dir"),
+        url: None,
+        login,
+        ca_file: section.path("ca-file"),
+    };
+    Some(Grafana { url: url.map_or(Some(None), |url| url.map(Some))?, ..rest })
 }

@@ -105,7 +105,21 @@ const CASES: &[(Part, &str)] = &[
     (Component, "[component.x]\nkind = 'postgre'"),
     (Component, "[component.x]\nkind = 'mysql'"),
     (Component, "[component.x]\nkind = 'grafana'\nurl = 'http://h'"),
-    (Component, "[component.x]\nkind = 'grafana'"),
+    (Component, "[component.x]\nkind = 'grafana'\nusername = 'a'"),
+    (
+        Component,
+        "[component.x]\nkind = 'grafana'\nurl = 'http://h'\nusername = 'a'\npassword = 'file:/p'\ntoken = 'file:/t'",
+    ),
+    (Component, "[component.x]\nkind = 'prometheus'"),
+    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'h:9090'\nmethod = 'tar'"),
+    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'http://u:p@h'"),
+    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'http://h'\nca-file = '/c'\nusername = 'a'"),
+    (Component, "[component.x]\nkind = 'prometheus'\nurl = 'http://h'\nconfig-paths = ['etc']"),
+    // Groups.
+    (Extra, "[group]\napp = []"),
+    (Extra, "[group]\napp = 'data'"),
+    (Extra, "[group]\napp = ['dta', 'x', 1]"),
+    (Extra, "[group]\nfull = ['data']\nApp = ['data']\ndata = ['data']"),
     // Objectives, schedules, hooks.
     (Files, "objective = { rop = '1h' }"),
     (Files, "objective = { rpo = 3600 }"),

@@ -36,6 +36,16 @@ fn the_example_is_accepted_and_means_what_it_says() {
 }
 
 #[test]
+fn the_example_of_a_whole_stack_has_every_word_of_its_backup_script() {
+    let config = good(include_str!("../../../../examples/prompt-card-system/rekindle.toml"));
+    let kinds: Vec<String> = config.components.iter().map(|one| one.kind().to_string()).collect();
+    assert_eq!(kinds, ["postgres", "redis", "files", "files", "prometheus", "grafana"]);
+    let groups: Vec<&str> = config.groups.keys().map(String::as_str).collect();
+    assert_eq!(groups, ["app", "config"]);
+    assert!(config.components.iter().all(|one| one.schedule.is_some() && one.objective.rpo_seconds.is_some()));
+}
+
+#[test]
 fn paths_are_made_plain_and_secrets_start_from_the_files_directory() {
     let config = good(
         "[stack]\nname='s'\n[repository]\nurl='file:///r'\npassword='file:key'\n\

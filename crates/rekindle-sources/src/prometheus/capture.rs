@@ -1,11 +1,10 @@
 //! A running capture.
 
 use std::fs;
-use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rekindle_core::entry::{Closing, Content, ContentRead, Entries, Entry, EntryKind, EntryPath, Meta, ReadFault};
+use rekindle_core::entry::{Entries, Entry};
 use rekindle_core::note::{NoteClass, Notes, Severity};
 use rekindle_core::port::{Capture, RunContext};
 use rekindle_core::proof::CaptureProof;
@@ -20,6 +19,7 @@ use super::details::{DETAILS_VERSION, PrometheusDetails};
 use super::options::{Method, PrometheusOptions};
 use super::server::{Head, Server, ServerFacts, SnapshotAnswer};
 use super::snapshot::{self, Held, LeftOver};
+use crate::document::document;
 use crate::files::companions::Companions;
 use crate::files::show;
 
@@ -261,31 +261,6 @@ fn documents(facts: &ServerFacts, rendered: String, at: jiff::Timestamp) -> Resu
     let said = serde_json::to_vec_pretty(&said)
         .map_err(|error| Fault::new(codes::RUN_BUG, "write a JSON document").because(error))?;
     Ok(vec![document("server-config.yml", rendered.into_bytes(), at)?, document("server.json", said, at)?])
-}
-
-/// A small entry that is in memory.
-pub(crate) fn document(name: &str, bytes: Vec<u8>, at: jiff::Timestamp) -> Result<Entry> {
-    let path = EntryPath::new(name).map_err(|error| Fault::new(codes::RUN_BUG, "name an entry").because(error))?;
-    let meta = Meta { size: bytes.len() as u64, ..Meta::synthetic(EntryKind::File, at) };
-    let content = Box::new(Document { bytes: Cursor::new(bytes), meta: meta.clone() });
-    Ok(Entry { path, meta, content: Content::Stream(content) })
-}
-
-struct Document {
-    bytes: Cursor<Vec<u8>>,
-    meta: Meta,
-}
-
-impl ContentRead for Document {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFault> {
-        self.bytes
-            .read(buffer)
-            .map_err(|error| ReadFault::Abort(Fault::new(codes::RUN_BUG, "read a document").because(error)))
-    }
-
-    fn close(self: Box<Self>) -> Result<Closing> {
-        Ok(Closing::Keep(Box::new(self.meta)))
-    }
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use rekindle_config::Config;
-use rekindle_core::{ComponentId, Fault, Result, codes};
+use rekindle_core::{Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
 use rekindle_sources::hook::ProcessHooks;
@@ -14,13 +14,13 @@ use rekindle_sources::hook::ProcessHooks;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::components::{self, Wishes};
-use crate::{human, wire};
+use crate::{group, human, wire};
 
 /// Save the stack into one recovery point
 #[derive(Debug, Args)]
 pub(crate) struct Backup {
-    /// Components to save; `full` or none: all of them
-    #[arg(value_name = "full|COMPONENT")]
+    /// Components or groups to save (`database`, `redis`, `app`, `config`, `monitoring`, or of `[group]`); `full` or none: all
+    #[arg(value_name = "full|COMPONENT|GROUP")]
     components: Vec<String>,
     /// Show the plan, capture nothing
     #[arg(long)]
@@ -34,12 +34,13 @@ impl Backup {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
         let wishes = Wishes { read_all: self.force, ..Wishes::default() };
+        let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
         let plan = BackupPlan::new(
             config.stack.name.clone(),
             wire::host(&config),
             wire::hooks(&config.hooks),
             components::all(&config, &wishes)?,
-            &wanted(&self.components)?,
+            &group::wanted(&self.components, &known, Some(&config))?,
         )?;
         if self.dry_run {
             return Ok(plan_answer(&plan));
@@ -68,25 +69,6 @@ fn alone(config: &Config) -> Result<Option<File>> {
         // Some network file systems have no such locks; the repository's own lock is still there.
         Ok((Err(TryLockError::Error(_)), _)) | Err(_) => Ok(None),
     }
-}
-
-/// The named components; `full` means all, which is an empty list.
-pub(super) fn wanted(words: &[String]) -> Result<Vec<ComponentId>> {
-    if words.iter().any(|word| word == "full") {
-        return match words.len() {
-            1 => Ok(Vec::new()),
-            _ => Err(Fault::new(codes::CLI_USAGE, "choose components: `full` means all of them")
-                .hint("name `full` alone, or the components without it")),
-        };
-    }
-    let parse = |word: &String| {
-        word.parse().map_err(|bad: rekindle_core::id::BadId| {
-            Fault::new(codes::ENGINE_NO_COMPONENT, "choose components")
-                .because(bad)
-                .hint("rekindle check-config lists them")
-        })
-    };
-    words.iter().map(parse).collect()
 }
 
 fn plan_answer(plan: &BackupPlan) -> Answer {

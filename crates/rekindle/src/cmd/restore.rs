@@ -15,12 +15,11 @@ use rekindle_engine::restore::{ItemReport, RestoreItem, RestorePlan, RestoreSumm
 use rekindle_engine::{BackupPlan, HookSet};
 use rekindle_sources::hook::ProcessHooks;
 
-use super::backup::wanted;
 use super::foreign;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::components::{self, Server, Wishes};
-use crate::{human, wire};
+use crate::{group, human, wire};
 
 /// Workers of pg_restore when nothing is said: one per core of a small host.
 const JOBS: usize = 2;
@@ -34,8 +33,8 @@ const JOBS: usize = 2;
 pub(crate) struct Restore {
     /// Beginning of the point's id, or `latest`
     point: String,
-    /// Components to restore; `full` or none: all of the point
-    #[arg(value_name = "full|COMPONENT")]
+    /// Components or groups to restore; `full` or none: all of the point
+    #[arg(value_name = "full|COMPONENT|GROUP")]
     components: Vec<String>,
     /// New place: a directory, or a database name; with several components, a directory for files and Redis
     #[arg(long, value_name = "PLACE", conflicts_with_all = ["in_place", "live"])]
@@ -128,7 +127,7 @@ impl Restore {
     /// What a restore of everything does not bring back: components that the point's run missed, and
     /// configured ones that it was not asked for. Nothing when components are named.
     fn absent(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<Vec<String>> {
-        if !wanted(&self.components)?.is_empty() {
+        if !self.wanted(point, config)?.is_empty() {
             return Ok(Vec::new());
         }
         let manifest = point.manifest();
@@ -142,7 +141,7 @@ impl Restore {
     }
 
     fn plan(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<RestorePlan> {
-        let records = self.records(point)?;
+        let records = self.records(point, config)?;
         let server = self
             .server
             .clone()
@@ -170,10 +169,26 @@ impl Restore {
         RestorePlan::new(point.id().clone(), items, self.safety(config, &records)?)
     }
 
-    /// The chosen components of the point.
-    fn records<'a>(&self, point: &'a RecoveryPoint) -> Result<Vec<&'a ComponentRecord>> {
+    /// The named components. Groups hold what the point has, what it missed, and what is configured, so
+    /// that a member that the point lacks is an error and not left out.
+    fn wanted(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<Vec<ComponentId>> {
         let manifest = point.manifest();
-        let ids = wanted(&self.components)?;
+        let mut known: Vec<_> = manifest.components.iter().map(|one| (one.id.clone(), one.kind)).collect();
+        known.extend(manifest.missing.iter().map(|one| (one.id.clone(), one.kind)));
+        let same = config.filter(|config| config.stack.name == manifest.stack);
+        let configured = same.into_iter().flat_map(|config| &config.components).map(|one| (one.id.clone(), one.kind()));
+        for one in configured {
+            if !known.iter().any(|(id, _)| *id == one.0) {
+                known.push(one);
+            }
+        }
+        group::wanted(&self.components, &known, config)
+    }
+
+    /// The chosen components of the point.
+    fn records<'a>(&self, point: &'a RecoveryPoint, config: Option<&Config>) -> Result<Vec<&'a ComponentRecord>> {
+        let manifest = point.manifest();
+        let ids = self.wanted(point, config)?;
         if ids.is_empty() {
             return Ok(manifest.components.iter().collect());
         }

@@ -11,6 +11,7 @@ use rekindle_core::port::Component;
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
+use rekindle_sources::grafana::{GrafanaComponent, GrafanaOptions};
 use rekindle_sources::postgres::{self, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
 use rekindle_sources::prometheus::{PrometheusComponent, PrometheusOptions};
 use rekindle_sources::redis::{RedisComponent, RedisOptions};
@@ -88,6 +89,10 @@ pub(crate) fn of_config(
                 .map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
         }
+        Kind::Grafana(grafana) => {
+            let options = monitoring::grafana(grafana).map_err(|fault| fault.during(what()))?;
+            Ok(Arc::new(GrafanaComponent::new(id.clone(), options)))
+        }
         Kind::Prometheus(prometheus) => {
             let options = monitoring::prometheus(prometheus).map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(PrometheusComponent::new(id.clone(), options)))
@@ -127,11 +132,7 @@ pub(crate) fn of_record(record: &ComponentRecord, wishes: &Wishes) -> Result<Arc
             // A new place does not need the server.
             Ok(Arc::new(PrometheusComponent::new(id, PrometheusOptions::new("http://127.0.0.1:9090"))))
         }
-        kind @ ComponentKind::Grafana => {
-            Err(Fault::new(codes::ENGINE_TARGET, format!("restore the {kind} component `{id}`"))
-                .because("this version does not know this kind")
-                .hint("use a newer rekindle; `rekindle cat` gives its files"))
-        }
+        ComponentKind::Grafana => Ok(Arc::new(GrafanaComponent::new(id, GrafanaOptions::default()))),
     }
 }
 

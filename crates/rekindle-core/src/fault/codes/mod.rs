@@ -22,6 +22,7 @@ mod cli;
 mod config;
 mod engine;
 mod files;
+mod grafana;
 mod postgres;
 mod prometheus;
 mod redis;
@@ -33,6 +34,7 @@ pub use cli::*;
 pub use config::*;
 pub use engine::*;
 pub use files::*;
+pub use grafana::*;
 pub use postgres::*;
 pub use prometheus::*;
 pub use redis::*;
@@ -47,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         config::AREA,
         engine::AREA,
         files::AREA,
+        grafana::AREA,
         postgres::AREA,
         prometheus::AREA,
         redis::AREA,

@@ -6,6 +6,7 @@ mod faults_files;
 mod faults_postgres;
 mod faults_redis;
 mod faults_storage;
+mod grafana;
 mod hooks;
 mod in_place;
 mod interop;
