@@ -82,22 +82,31 @@ ask_prometheus() { # query, time
         local $/; (my $answer = <$socket>) =~ s/^.*?\r\n\r\n//s; print $answer, "\n";' "$PROMETHEUS_PORT" "$@"
 }
 
+# An answer with data in it: two equal errors would prove nothing.
+answer_of_prometheus() { # query, time
+    local answer
+    answer=$(ask_prometheus "$@")
+    [[ $answer == *'"status":"success"'*'"result":[{'* ]] || die "Prometheus answers $1 with: $answer"
+    printf '%s\n' "$answer"
+}
+
 fingerprint_prometheus() {
     local end
     end=$(cat "$WORK/history-end")
-    ask_prometheus 'sort(count_over_time(history[1d]))' "$end"
-    ask_prometheus 'sort(sum_over_time(history[1d]))' "$end"
-    ask_prometheus 'sort(stddev_over_time(history[1d]))' "$end"
+    answer_of_prometheus 'sort(count_over_time(history[1d]))' "$end"
+    answer_of_prometheus 'sort(sum_over_time(history[1d]))' "$end"
+    answer_of_prometheus 'sort(stddev_over_time(history[1d]))' "$end"
     # What it scraped itself up to the backup.
-    ask_prometheus 'sum(count_over_time(up[1h]))' "$(cat "$WORK/scraped-until")"
+    answer_of_prometheus 'sum(count_over_time(up[1h]))' "$(cat "$WORK/scraped-until")"
     (cd "$WORK/prometheus/etc" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
 }
 
 grafana_sql() { sqlite3 -batch -bail "$WORK/grafana/data/grafana.db" "$@"; }
 
 fill_grafana() {
-    mkdir -p "$WORK"/grafana/{data/plugins/clock,etc/provisioning/datasources,home}
-    printf '11.6.0\n' >"$WORK/grafana/home/VERSION"
+    # What the package of Grafana installs: not part of what is lost.
+    mkdir -p "$WORK/grafana-home" "$WORK"/grafana/{data/plugins/clock,etc/provisioning/datasources}
+    printf '11.6.0\n' >"$WORK/grafana-home/VERSION"
     printf '{"id": "clock"}\n' >"$WORK/grafana/data/plugins/clock/plugin.json"
     printf 'apiVersion: 1\ndatasources:\n- name: Prometheus\n  type: prometheus\n' >"$WORK/grafana/etc/provisioning/datasources/main.yaml"
     (umask 077
@@ -126,7 +135,7 @@ EOF
 
 fingerprint_grafana() {
     grafana_sql 'SELECT id, uid, title, data FROM dashboard ORDER BY id' 'SELECT * FROM data_source' 'SELECT * FROM migration_log'
-    (cd "$WORK/grafana" && find etc data/plugins home -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+    (cd "$WORK/grafana" && find etc data/plugins -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     (cd "$WORK/grafana" && find etc data/plugins -printf '%y %m %U:%G %p\n' | LC_ALL=C sort)
 }
 
