@@ -60,13 +60,13 @@ make_history() {
 
 # Waits until it has scraped itself.
 fill_prometheus() {
-    local tries=0
-    until ask_prometheus 'up' | grep -q '"job":"self"'; do
+    local tries=0 now
+    until now=$(date +%s) && ask_prometheus 'count_over_time(up[1h])' "$now" | grep -q '"job":"self"'; do
         tries=$((tries + 1))
         [ "$tries" -lt 200 ] || die "Prometheus does not scrape itself; see $WORK/prometheus.log"
         sleep 0.1
     done
-    date +%s >"$WORK/scraped-until"
+    echo "$now" >"$WORK/scraped-until"
 }
 
 count_blocks() { find "$WORK/prometheus/data" -mindepth 2 -maxdepth 2 -name meta.json | wc -l; }
