@@ -417,6 +417,25 @@ mod tests {
     }
 
     #[test]
+    fn an_opened_block_stays_readable_when_the_server_deletes_it() {
+        let place = tempfile::tempdir().unwrap();
+        block(place.path(), A, "");
+        let blocks = all_live(place.path()).unwrap();
+        fs::remove_dir_all(place.path().join(A)).unwrap();
+        let mut read = 0;
+        for entry in entries(blocks, &fs::metadata(place.path()).unwrap()).unwrap() {
+            let Content::File(mut source) = entry.content else { continue };
+            let mut content = source.open().unwrap();
+            let mut buffer = [0; 64];
+            while let Ok(given @ 1..) = content.read(&mut buffer) {
+                read += given;
+            }
+            assert!(matches!(content.close(), Ok(Closing::Keep(_))));
+        }
+        assert!(read > "chunks".len() + "index".len());
+    }
+
+    #[test]
     fn a_replaced_block_is_left_out_and_a_broken_one_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         block(place.path(), A, "");

@@ -192,11 +192,21 @@ async fn by_snapshot(
     let (directory, run) = (data_dir.to_owned(), context.run.clone());
     let mut held = blocking(move || Held::prepare(&directory, &run)).await?;
     let captured_at = context.clock.now();
-    let name = match server.snapshot().await? {
-        SnapshotAnswer::Made(name) => name,
-        SnapshotAnswer::AdminApiOff => return Ok(None),
+    held.asking();
+    let name = match server.snapshot().await {
+        Ok(SnapshotAnswer::Made(name)) => name,
+        Ok(SnapshotAnswer::AdminApiOff) => {
+            held.refused();
+            return Ok(None);
+        }
+        Err(fault) => {
+            // An answer that says no, against none at all.
+            if fault.is(codes::PROM_SNAPSHOT) || fault.is(codes::PROM_AUTH) {
+                held.refused();
+            }
+            return Err(fault);
+        }
     };
-    context.cancel.check()?;
     let (own, theirs) = (data_dir.to_owned(), facts.data_dir());
     let (held, blocks) = blocking(move || {
         held.made(&name)?;

@@ -40,6 +40,8 @@ pub(super) struct Held {
     record: Record,
     /// Locked as long as the run lives: others do not take its snapshot for a left-over.
     file: Option<File>,
+    /// The server was asked and has not answered: it may make a snapshot whose name nobody heard.
+    asked: bool,
 }
 
 /// What a look for left-overs found.
@@ -80,7 +82,7 @@ impl Held {
             .map_err(|error| data_fault("write", &path, error))?;
         // A new file of a new name: nobody else has it locked. File systems without locks do without.
         let _ = file.try_lock();
-        let mut held = Self { data_dir: data_dir.to_owned(), path, record, file: Some(file) };
+        let mut held = Self { data_dir: data_dir.to_owned(), path, record, file: Some(file), asked: false };
         held.write()?;
         File::open(data_dir).and_then(|open| open.sync_all()).map_err(|error| data_fault("sync", data_dir, error))?;
         Ok(held)
@@ -97,6 +99,16 @@ impl Held {
             file.sync_all()
         };
         store().map_err(|error| data_fault("write", &self.path, error))
+    }
+
+    /// From now on the server may be making one.
+    pub(super) fn asking(&mut self) {
+        self.asked = true;
+    }
+
+    /// The server has answered that it makes none.
+    pub(super) fn refused(&mut self) {
+        self.asked = false;
     }
 
     /// The server has named it.
@@ -119,6 +131,11 @@ impl Held {
 
     fn clear(&mut self) -> io::Result<()> {
         if self.file.is_none() {
+            return Ok(());
+        }
+        if self.asked && self.record.name.is_none() {
+            // The record stays: the next run tells what may be left.
+            self.file = None;
             return Ok(());
         }
         if let Some(directory) = self.directory() {
@@ -281,6 +298,23 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(left(place.path()), ["others", "unknown"]);
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_told_by_the_next_run() {
+        let place = data();
+        let mut held = Held::prepare(place.path(), &run()).unwrap();
+        held.asking();
+        drop(held);
+        fs::create_dir_all(place.path().join("snapshots/late")).unwrap();
+        let found = sweep(place.path());
+        assert!(matches!(&found[..], [LeftOver::Unclear { candidates, .. }] if candidates == &["late"]), "{found:?}");
+        let mut held = Held::prepare(place.path(), &run()).unwrap();
+        held.asking();
+        held.refused();
+        drop(held);
+        assert_eq!(sweep(place.path()), []);
+        assert_eq!(left(place.path()), ["late", "others"]);
     }
 
     #[test]
