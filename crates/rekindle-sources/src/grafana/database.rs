@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,30 @@ fn run(path: &Path, source: &Connection, target: &mut Connection, stage_dir: &Pa
     }
 }
 
+/// Beginning of the names of staging directories.
+const STAGE_PREFIX: &str = "rekindle-grafana-";
+/// A staging directory younger than this may have its file still to come.
+const SWEEP_AGE_MIN: Duration = Duration::from_mins(10);
+
+/// Removes copies of runs that were killed: of this user, and locked by nobody any more.
+fn sweep(stage_dir: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(stage_dir).into_iter().flatten().flatten() {
+        let named = entry.file_name().to_string_lossy().starts_with(STAGE_PREFIX);
+        let Some(meta) = entry.metadata().ok().filter(|meta| named && meta.is_dir() && meta.uid() == own) else {
+            continue;
+        };
+        let old = meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > SWEEP_AGE_MIN));
+        let left = File::open(entry.path().join(STAGED)).is_ok_and(|file| file.try_lock().is_ok());
+        if old && left && fs::remove_dir_all(entry.path()).is_ok() {
+            tracing::warn!("the copy `{}` that an interrupted run had left was removed", entry.path().display());
+        }
+    }
+}
+
+/// Name of the copy.
+const STAGED: &str = "grafana.db";
+
 /// A private file for the copy; its directory goes with this.
 struct Stage {
     _directory: tempfile::TempDir,
@@ -130,12 +154,13 @@ impl Stage {
             .mode(0o700)
             .create(stage_dir)
             .map_err(|error| stage_fault(stage_dir, error))?;
+        sweep(stage_dir);
         // Made with mode 0700.
         let directory = tempfile::Builder::new()
-            .prefix("rekindle-grafana-")
+            .prefix(STAGE_PREFIX)
             .tempdir_in(stage_dir)
             .map_err(|error| stage_fault(stage_dir, error))?;
-        let path = directory.path().join("grafana.db");
+        let path = directory.path().join(STAGED);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -143,6 +168,8 @@ impl Stage {
             .mode(0o600)
             .open(&path)
             .map_err(|error| stage_fault(stage_dir, error))?;
+        // Ours alone; file systems without locks do without.
+        let _ = file.try_lock();
         Ok(Self { _directory: directory, path, file })
     }
 
@@ -202,4 +229,30 @@ pub(super) fn glance(path: &Path) -> Result<String> {
         .map_err(read)?;
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(read)?;
     Ok(format!("{tables} tables, journal mode `{mode}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_killed_runs_go_and_those_of_living_ones_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - SWEEP_AGE_MIN * 2;
+        let make = |name: &str| {
+            let directory = place.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            let file = File::create(directory.join(STAGED)).unwrap();
+            File::open(&directory).unwrap().set_modified(old).unwrap();
+            file
+        };
+        let living = make("rekindle-grafana-living");
+        living.try_lock().unwrap();
+        drop(make("rekindle-grafana-killed"));
+        drop(make("of-somebody-else"));
+        sweep(place.path());
+        let mut names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["of-somebody-else", "rekindle-grafana-living"]);
+    }
 }

@@ -236,3 +236,67 @@ fn warnings(details: &PrometheusDetails, data: &Path, context: &RunContext) -> V
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rekindle_core::port::{Clock, Quiet};
+    use rekindle_core::{Cancel, RunId};
+
+    use super::super::details::BlockFacts;
+    use super::*;
+
+    struct At(i64);
+
+    impl Clock for At {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::from_second(self.0).unwrap()
+        }
+    }
+
+    fn told(retention: &str, days_old: i64) -> String {
+        let day = 86_400;
+        let block = BlockFacts {
+            ulid: String::new(),
+            min_time: 0,
+            max_time: day * 1000,
+            samples: 1,
+            series: 1,
+            chunks: 1,
+            tombstones: 0,
+            level: 1,
+            bytes: 5 << 20,
+        };
+        let details = PrometheusDetails {
+            version: 1,
+            server_version: "2.42.0".to_owned(),
+            method: "snapshot".to_owned(),
+            data_dir: PathBuf::new(),
+            retention: retention.to_owned(),
+            min_time: Some(0),
+            max_time: Some(day * 1000),
+            samples: 1,
+            series: 1,
+            blocks: vec![block],
+            head_series_left_out: 0,
+            files: Vec::new(),
+        };
+        let context = RunContext {
+            run: RunId::new(jiff::Timestamp::UNIX_EPOCH, 1),
+            cancel: Cancel::new(),
+            monitor: Arc::new(Quiet),
+            clock: Arc::new(At(day * (1 + days_old))),
+            scratch: PathBuf::new(),
+        };
+        warnings(&details, Path::new("/d"), &context).join("\n")
+    }
+
+    #[test]
+    fn blocks_that_the_server_would_delete_are_told() {
+        assert!(told("15d", 16).contains("1 of 1 blocks are older than the retention of 15d"));
+        assert!(!told("15d", 14).contains("retention"));
+        assert!(told("4MiB", 0).contains("raise `--storage.tsdb.retention.size`"));
+        assert!(!told("", 1000).contains("retention"));
+    }
+}

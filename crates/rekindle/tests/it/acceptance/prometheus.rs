@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rekindle_testkit::{PROMETHEUS_PASSWORD, PROMETHEUS_USER, Prometheus, PrometheusOptions};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::stack::{Stack, wait_until};
+use super::stack::{Stack, end, wait_until};
 
 /// Two days: enough that its blocks outweigh what the server writes about itself meanwhile.
 const HISTORY: PrometheusOptions = PrometheusOptions {
@@ -170,6 +171,26 @@ fn a_killed_run_leaves_a_snapshot_that_the_next_run_removes() {
     assert!(ended.err.contains("had left was removed"), "{ended:?}");
     assert_eq!(snapshots(&server), [others]);
     assert!(records(&server).is_empty());
+}
+
+#[test]
+fn a_stopped_run_removes_its_snapshot() {
+    let server = Prometheus::start(PrometheusOptions { scrapes: false, ..HISTORY });
+    let stack = stack_of(&server, "");
+    for _ in 0..20 {
+        let mut child = stack.start(&["backup", "--force"]);
+        wait_until("the snapshot is there", || child.try_wait().unwrap().is_some() || !snapshots(&server).is_empty());
+        if child.try_wait().unwrap().is_none() {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        }
+        let ended = end(child);
+        assert!(snapshots(&server).is_empty() && records(&server).is_empty(), "{ended:?}");
+        if ended.code == 143 {
+            return;
+        }
+        assert_eq!(ended.code, 0, "{ended:?}");
+    }
+    panic!("no run was stopped in its middle");
 }
 
 #[test]
