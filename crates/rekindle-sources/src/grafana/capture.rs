@@ -19,6 +19,7 @@ use super::options::GrafanaOptions;
 use super::settings::Settings;
 use crate::document::document;
 use crate::files::companions::Companions;
+use crate::files::show;
 
 /// Names of the entries that hold the database, what was found out, and the key.
 pub(super) const DATABASE: &str = "grafana.db";
@@ -56,6 +57,10 @@ impl GrafanaCapture {
         if let Some((what, remedy)) = settings.key_state.warning() {
             tracing::warn!("{id}: {what}; {remedy}");
             notebook.add(NoteClass::Information, KEY, format!("{what}; {remedy}"));
+        }
+        for path in &settings.missing {
+            let text = "Grafana's configuration names it, but it is not on this host: name its place in `config-paths`";
+            notebook.add(NoteClass::Incomplete, show(path), text);
         }
         let export = match &options.http {
             None => None,

@@ -42,6 +42,10 @@ fn on_disk(options: &GrafanaOptions) -> Result<Vec<Finding>> {
         None => Finding::good("its secret_key is its own and is saved with it"),
         Some((what, remedy)) => Finding::warning(what, remedy),
     });
+    findings.extend(settings.missing.iter().map(|path| {
+        let text = format!("its configuration names `{}`, which is not on this host", show(path));
+        Finding::warning(text, "name its place here in `config-paths`")
+    }));
     match settings.version {
         Some(version) => findings.push(Finding::good(format!("version {version} is installed"))),
         None if options.http.is_none() => findings.push(Finding::warning(

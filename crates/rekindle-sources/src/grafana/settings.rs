@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) database: PathBuf,
     /// Configuration, provisioning, plugins: those that exist.
     pub(super) files: Vec<PathBuf>,
+    /// Paths that its configuration names and that are not on this host.
+    pub(super) missing: Vec<PathBuf>,
     pub(super) key_state: KeyState,
     /// The key, when only the configuration of rekindle names it.
     pub(super) named_key: Option<Secret<String>>,
@@ -114,13 +116,21 @@ impl Settings {
             None => data.join(sources.get("database", "path").unwrap_or_else(|| "grafana.db".to_owned())),
         };
         let mut files = sources.files.clone();
-        let place = |key: &str, usual: PathBuf| sources.get("paths", key).map_or(usual, |path| home.join(path));
-        files.push(place("provisioning", PathBuf::from(PROVISIONING)));
-        files.push(place("plugins", data.join("plugins")));
+        let mut missing = Vec::new();
+        let mut take = |named: Option<String>, usual: Option<PathBuf>| {
+            let path = named.as_ref().map(|path| home.join(path)).or(usual);
+            match path {
+                Some(path) if path.exists() => files.push(path),
+                // The usual places are there or not; one that Grafana is told to use is missed.
+                Some(path) if named.is_some() => missing.push(path),
+                _ => {}
+            }
+        };
+        take(sources.get("paths", "provisioning"), Some(PathBuf::from(PROVISIONING)));
+        take(sources.get("paths", "plugins"), Some(data.join("plugins")));
         for (section, key) in [("auth.ldap", "config_file"), ("server", "cert_file"), ("server", "cert_key")] {
-            files.extend(sources.get(section, key).map(|path| home.join(path)));
+            take(sources.get(section, key), None);
         }
-        files.retain(|path| path.exists());
         for path in &options.config_paths {
             crate::files::companions::look(path).map_err(|error| {
                 Fault::new(codes::GRAFANA_FILES, format!("read `{}`", show(path)))
@@ -135,6 +145,7 @@ impl Settings {
         Ok(Self {
             database,
             files,
+            missing,
             key_state: key_state(options, &sources),
             named_key: options.secret_key.clone(),
             version: version.filter(|text| !text.is_empty()),
@@ -201,6 +212,13 @@ mod tests {
     fn the_environment_wins_over_the_file() {
         let found = settings("[paths]\ndata = /a\n[database]\npath = x.db\n", "GF_PATHS_DATA=/b\n", None).unwrap();
         assert_eq!(found.database, Path::new("/b/x.db"));
+    }
+
+    #[test]
+    fn a_named_path_that_is_not_here_is_missed() {
+        let found =
+            settings("[paths]\nprovisioning = /not/there\n[auth.ldap]\nconfig_file = /nor/there\n", "", None).unwrap();
+        assert_eq!(found.missing, [PathBuf::from("/not/there"), PathBuf::from("/nor/there")]);
     }
 
     #[test]
