@@ -77,6 +77,7 @@ impl SegmentNumber {
     }
 
     /// The segment after it.
+    #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -97,6 +98,7 @@ impl SegmentName {
     }
 
     /// The segment after it on the same timeline.
+    #[must_use]
     pub fn next(self) -> Self {
         Self { timeline: self.timeline, number: self.number.next() }
     }
