@@ -7,7 +7,7 @@ SEAWEEDFS=4.48
 VALKEY=9.1.2.post2
 FAKE_GCS=0.1.1
 AZURITE=3.35.0
-POSTGRES=(17.11.0 16.15.0)
+POSTGRES=(18.6.0 17.11.0 16.15.0 14.23.0)
 
 has() { [ "$(cat "$TOOLS/stamps/$1" 2>/dev/null)" = "$2" ]; }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
+use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
 use crate::schedule::Schedule;
@@ -127,11 +128,37 @@ pub struct Command {
     pub argv: Vec<String>,
 }
 
-/// A PostgreSQL server, saved with `pg_dump`.
+/// How a PostgreSQL server is saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PostgresMethod {
+    /// Its databases with `pg_dump`.
+    Logical,
+    /// The whole cluster by base backups, and its write-ahead log.
+    Physical(Physical),
+}
+
+/// What only base backups have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Physical {
+    pub wal: WalMode,
+    /// The configured replication slot; see [`Physical::slot_for`].
+    pub slot: Option<SlotName>,
+}
+
+impl Physical {
+    /// The replication slot of a component, for `wal = "stream"` and `"both"`: the configured one,
+    /// else a name derived from those of stack and component.
+    pub fn slot_for(&self, stack: &str, component: &ComponentId) -> SlotName {
+        self.slot.clone().unwrap_or_else(|| SlotName::derived(stack, component.as_str()))
+    }
+}
+
+/// A PostgreSQL server.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pub url: String,
     pub password: Option<SecretRef>,
+    pub method: PostgresMethod,
     pub databases: Databases,
     pub schema_only: bool,
     pub tables: Vec<String>,

@@ -124,7 +124,17 @@ pub(crate) const POSTGRES: &[Key] = &[
     must("url", Shape::Text, "`postgres://user@host:5432/database`, without the password."),
     key("password", Shape::Secret, "The role's password."),
     key("databases", Shape::AllOrTextList, "Databases to save, or \"all\"; the one of the URL when left out."),
-    key("method", Shape::Choice(&["logical"]), "How it is saved: `logical` is pg_dump."),
+    key(
+        "method",
+        Shape::Choice(&["logical", "physical"]),
+        "How it is saved: `logical` (default) is pg_dump, `physical` is base backups of the whole cluster.",
+    ),
+    key(
+        "wal",
+        Shape::Choice(&["stream", "archive", "both", "none"]),
+        "How the write-ahead log is kept, so that any moment can be recovered (physical): `stream` is `rekindle wal stream` with a replication slot, `archive` is `archive_command` with `rekindle wal push`; `none` (default): only the points themselves.",
+    ),
+    key("slot", Shape::Text, "Replication slot of `wal = \"stream\"`; `rekindle_STACK_COMPONENT` when left out."),
     key("schema-only", Shape::Bool, "Save definitions without rows."),
     key("tables", Shape::TextList, "Only these tables (patterns of pg_dump --table)."),
     key("exclude-tables", Shape::TextList, "All but these tables (patterns of pg_dump --exclude-table)."),

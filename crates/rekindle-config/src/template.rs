@@ -117,6 +117,9 @@ const REPOSITORY: &str = "\
 
 const POSTGRES: &str = "\
 databases = \"all\"              # or [\"one\", \"two\"]; without it, the one in the URL
+# Instead of pg_dump, base backups of the whole cluster (then without `databases`):
+#   method = \"physical\"
+#   wal = \"stream\"              # and `rekindle wal stream` running: recovery to the second
 # schedule = \"*/30 * * * *\"    # when cron or a timer runs `rekindle backup`
 # objective = { rpo = \"1h\", rto = \"30m\" }
 ";

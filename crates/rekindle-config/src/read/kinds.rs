@@ -2,7 +2,9 @@
 
 use std::path::{Component as PathPart, Path, PathBuf};
 
-use crate::model::{Databases, Files, OnChange, Postgres, Redis};
+use rekindle_core::wal::{SlotName, WalMode};
+
+use crate::model::{Databases, Files, OnChange, Physical, Postgres, PostgresMethod, Redis};
 use crate::section::{At, Section};
 use crate::spec;
 use crate::url::{self, Rules};
@@ -25,8 +27,11 @@ fn owned(list: Option<At<Vec<At<&str>>>>) -> Vec<String> {
 
 pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
     let url = checked_url(section, &url::POSTGRES);
+    let method = method(section);
     let databases = section.all_or_texts("databases");
-    if section.span_of("databases").is_none()
+    // A base backup is of the whole cluster; its facts can be asked in any database.
+    if method == PostgresMethod::Logical
+        && section.span_of("databases").is_none()
         && let Some(url) = url.as_deref().filter(|url| url::database(url).is_none())
         && let Some(span) = section.span_of("url")
     {
@@ -39,7 +44,6 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
         let hint = format!("write for example `{}`", url.replacen("://", "://backup@", 1));
         section.bad("url", &span, "it names no user", hint);
     }
-    method(section);
     against(section, "tables", "exclude-tables");
     against(section, "schema-only", "exact-counts");
     let several = !matches!(&databases, None | Some(At { value: Some(_), .. }))
@@ -55,6 +59,7 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
     let rest = Postgres {
         url: String::new(),
         password: section.secret("password"),
+        method,
         databases: match databases {
             None => Databases::OfUrl,
             Some(At { value: None, .. }) => Databases::All,
@@ -74,23 +79,45 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
     Some(Postgres { url: url?, ..rest })
 }
 
-/// `physical` is a word of the product, so it gets a clearer answer than a typo does.
-fn method(section: &Section<'_>) {
-    let Some(at) = section.text("method") else {
-        return;
+/// Keys that only `pg_dump` understands, and those that only base backups do.
+const LOGICAL_ONLY: [&str; 8] =
+    ["databases", "schema-only", "tables", "exclude-tables", "exact-counts", "globals", "lock-timeout", "spool-dir"];
+const PHYSICAL_ONLY: [&str; 2] = ["wal", "slot"];
+
+fn method(section: &Section<'_>) -> PostgresMethod {
+    let physical = section.choice("method").is_some_and(|at| at.value == "physical");
+    let (foreign, why, hint): (&[&str], _, _) = if physical {
+        (&LOGICAL_ONLY, "it is for `method = \"logical\"`; a base backup holds the whole cluster", "remove it")
+    } else {
+        (&PHYSICAL_ONLY, "it needs `method = \"physical\"`", "add `method = \"physical\"`, or remove it")
     };
-    match at.value {
-        "logical" => {}
-        "physical" => section.bad(
-            "method",
-            &at.span,
-            "this version cannot take physical base backups yet",
-            "write `method = \"logical\"` (pg_dump), and keep your own WAL archive for PITR",
-        ),
-        _ => {
-            let _ = section.choice("method");
+    for key in foreign {
+        if let Some(span) = section.span_of(key) {
+            section.bad(key, &span, why, hint);
         }
     }
+    if !physical {
+        return PostgresMethod::Logical;
+    }
+    let wal = match section.choice("wal").map(|at| at.value) {
+        Some("stream") => WalMode::Stream,
+        Some("archive") => WalMode::Archive,
+        Some("both") => WalMode::Both,
+        _ => WalMode::None,
+    };
+    let slot = section.text("slot").and_then(|at| match at.value.parse::<SlotName>() {
+        Ok(name) => Some((name, at.span)),
+        Err(bad) => {
+            section.bad("slot", &at.span, &bad.to_string(), "write for example `slot = \"rekindle_shop_database\"`");
+            None
+        }
+    });
+    if let Some((_, span)) = &slot
+        && !wal.uses_slot()
+    {
+        section.bad("slot", span, "only `wal = \"stream\"` and `\"both\"` use a slot", "add one of them, or remove it");
+    }
+    PostgresMethod::Physical(Physical { wal, slot: slot.map(|(name, _)| name) })
 }
 
 /// Two keys of which only one may stand (or be true).

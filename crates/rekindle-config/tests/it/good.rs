@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rekindle_config::{Config, Databases, Kind, OnChange, Value, load, parse};
+use rekindle_config::{Config, Databases, Kind, OnChange, PostgresMethod, Value, load, parse};
 use rekindle_core::codes;
+use rekindle_core::wal::WalMode;
 
 fn good(text: &str) -> Config {
     parse(Path::new("/etc/rekindle/rekindle.toml"), text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -19,15 +20,20 @@ fn the_example_is_accepted_and_means_what_it_says() {
     assert_eq!(config.repository.compression, Some(3));
     assert!(matches!(config.repository.access.access_key_id, Some(Value::Reference(_))));
     let names: Vec<&str> = config.components.iter().map(|one| one.id.as_str()).collect();
-    assert_eq!(names, ["database", "cache", "uploads"], "the order of the file");
+    assert_eq!(names, ["database", "ledger", "cache", "uploads"], "the order of the file");
     let Kind::Postgres(database) = &config.components[0].kind else { panic!() };
     assert!(database.globals && database.exact_counts && !database.schema_only);
     assert_eq!(database.databases, Databases::OfUrl);
     assert_eq!(config.components[0].objective.proof_seconds, Some(8 * 86_400));
-    let Kind::Files(uploads) = &config.components[2].kind else { panic!() };
+    assert_eq!(database.method, PostgresMethod::Logical);
+    let Kind::Postgres(ledger) = &config.components[1].kind else { panic!() };
+    let PostgresMethod::Physical(physical) = &ledger.method else { panic!() };
+    assert_eq!(physical.wal, WalMode::Stream);
+    assert_eq!(physical.slot_for("shop", &config.components[1].id).as_str(), "rekindle_ledger");
+    let Kind::Files(uploads) = &config.components[3].kind else { panic!() };
     assert_eq!(uploads.paths[1], Path::new("/app/config"));
     assert_eq!(uploads.unreadable, Some(OnChange::Partial));
-    let hooks = &config.components[2].hooks;
+    let hooks = &config.components[3].hooks;
     assert_eq!(hooks.before[0].argv, ["/usr/local/bin/app", "flush"]);
     assert_eq!(hooks.on_error[0].argv, ["/bin/sh", "-c", "logger uploads failed"]);
     let retention = config.retention.unwrap();
@@ -43,6 +49,19 @@ fn the_example_of_a_whole_stack_has_every_word_of_its_backup_script() {
     let groups: Vec<&str> = config.groups.keys().map(String::as_str).collect();
     assert_eq!(groups, ["app", "config"]);
     assert!(config.components.iter().all(|one| one.schedule.is_some() && one.objective.rpo_seconds.is_some()));
+}
+
+#[test]
+fn a_base_backup_needs_no_database_and_keeps_no_log_unless_asked() {
+    let config = good(
+        "[stack]\nname='Shop'\n[repository]\nurl='file:///r'\npassword='file:key'\n\
+         [component.db]\nkind='postgres'\nurl='postgres://u@h'\nmethod='physical'\n",
+    );
+    let Kind::Postgres(database) = &config.components[0].kind else { panic!() };
+    let PostgresMethod::Physical(physical) = &database.method else { panic!() };
+    assert_eq!(physical.wal, WalMode::None);
+    let slot = physical.slot_for(&config.stack.name, &config.components[0].id);
+    assert!(slot.as_str().starts_with("rekindle_shop_db_"), "{slot}");
 }
 
 #[test]

@@ -4,11 +4,13 @@
 mod base;
 mod history;
 mod log;
+mod mode;
 mod segment;
 
 pub use base::{BaseBackup, Tablespace, WalRange};
 pub use history::{BadHistory, History, Switch};
 pub use log::{Cluster, Gap, Inventory, Put, Tail, TailPart, WalArchive, WalLog};
+pub use mode::{BadSlotName, SlotName, WalMode};
 pub use segment::{BadSegment, SegmentName, SegmentNumber, SegmentSize};
 
 use std::fmt;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rekindle_config::{Component as Configured, Config, Databases, Files, Kind, OnChange, Postgres, Redis, SecretRef};
+use rekindle_config::{
+    Component as Configured, Config, Databases, Files, Kind, OnChange, Postgres, PostgresMethod, Redis, SecretRef,
+};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::note::NoteClass;
 use rekindle_core::port::Component;
@@ -83,6 +85,9 @@ pub(crate) fn of_config(
             let options = files_options(files, own_places, wishes.read_all);
             let component = FilesComponent::new(id.clone(), options).map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(component))
+        }
+        Kind::Postgres(postgres) if postgres.method != PostgresMethod::Logical => {
+            Err(Fault::new(codes::CONFIG_VALUE, what()).because("this build cannot take base backups yet"))
         }
         Kind::Postgres(postgres) => {
             let options = postgres_options(postgres, wishes.server_for(ComponentKind::Postgres))
