@@ -2,14 +2,18 @@
 //! the archive that keeps them.
 
 mod base;
+mod file;
+mod header;
 mod history;
 mod log;
 mod mode;
 mod segment;
 
 pub use base::{BaseBackup, Tablespace, WalRange};
+pub use file::{Extra, WalFile, history_file};
+pub use header::{BadHeader, LONG_HEADER_BYTES, LongHeader, PAGE_BYTES, check_pages, check_segment, sample_segment};
 pub use history::{BadHistory, History, Switch};
-pub use log::{Cluster, Gap, Inventory, Put, Tail, TailPart, WalArchive, WalLog};
+pub use log::{Cluster, Gap, Hold, Inventory, Owner, Put, Sealed, Tail, TailPart, WalArchive, WalLog};
 pub use mode::{BadSlotName, SlotName, WalMode};
 pub use segment::{BadSegment, SegmentName, SegmentNumber, SegmentSize};
 

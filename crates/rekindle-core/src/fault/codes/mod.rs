@@ -29,6 +29,7 @@ mod redis;
 mod repo;
 mod run;
 mod store;
+mod wal;
 
 pub use cli::*;
 pub use config::*;
@@ -41,6 +42,7 @@ pub use redis::*;
 pub use repo::*;
 pub use run::*;
 pub use store::*;
+pub use wal::*;
 
 /// Every code, in the order of the areas.
 pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
@@ -56,6 +58,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         repo::AREA,
         run::AREA,
         store::AREA,
+        wal::AREA,
     ]
     .into_iter()
     .flatten()
