@@ -16,6 +16,7 @@ pub mod proof;
 pub mod retention;
 pub mod secret;
 pub mod tally;
+pub mod timeline;
 pub mod wal;
 pub mod witness;
 

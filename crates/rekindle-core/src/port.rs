@@ -16,6 +16,8 @@ use crate::fault::{Fault, Result};
 use crate::id::{ComponentId, ComponentKind, PointId, RunId};
 use crate::point::{Draft, RecoveryPoint};
 use crate::proof::{CaptureProof, StoredPart};
+use crate::timeline::RecoveryPlan;
+use crate::wal::WalLog;
 
 /// Where time comes from, so that tests can say what time it is.
 pub trait Clock: Send + Sync {
@@ -265,6 +267,26 @@ pub struct RestoreRequest {
     pub jobs: usize,
     /// Another server than the configured one (URL), where there is one.
     pub server: Option<String>,
+    /// How a physical base backup is brought to a moment; without it, to its own end.
+    pub recovery: Option<Recovery>,
+}
+
+/// A physical base backup and the log that is replayed onto it.
+#[derive(Clone)]
+pub struct Recovery {
+    pub plan: RecoveryPlan,
+    /// The log of the cluster; `None` when the plan needs none.
+    pub log: Option<Arc<dyn WalLog>>,
+    /// Leave a directory that recovers when it is started, instead of recovering now.
+    pub no_start: bool,
+    /// The user who is to own the files and run the server, when this process is root.
+    pub owner: Option<String>,
+}
+
+impl fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recovery").field("plan", &self.plan).field("no_start", &self.no_start).finish_non_exhaustive()
+    }
 }
 
 /// A step of a restore and how long it took.

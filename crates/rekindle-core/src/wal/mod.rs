@@ -2,11 +2,13 @@
 //! the archive that keeps them.
 
 mod base;
+mod crc32c;
 mod file;
 mod header;
 mod history;
 mod log;
 mod mode;
+mod records;
 mod segment;
 
 pub use base::{BaseBackup, Tablespace, WalRange};
@@ -15,6 +17,7 @@ pub use header::{BadHeader, LONG_HEADER_BYTES, LongHeader, PAGE_BYTES, check_pag
 pub use history::{BadHistory, History, Switch};
 pub use log::{Cluster, Gap, Hold, Inventory, Owner, Put, Sealed, Tail, TailPart, WalArchive, WalLog};
 pub use mode::{BadSlotName, SlotName, WalMode};
+pub use records::{Record, RecordKind, RecordScan};
 pub use segment::{BadSegment, SegmentName, SegmentNumber, SegmentSize};
 
 use std::fmt;

@@ -18,6 +18,7 @@ fn item(repository: &FakeRepository, point: &PointId, fail: Fail) -> RestoreItem
         overwrite: false,
         jobs: 1,
         server: None,
+        recovery: None,
     };
     RestoreItem { component: Arc::new(component), request }
 }

@@ -24,6 +24,7 @@ fn request(target: Target) -> RestoreRequest {
         overwrite: false,
         jobs: 1,
         server: None,
+        recovery: None,
     }
 }
 

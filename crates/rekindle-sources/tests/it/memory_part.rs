@@ -136,5 +136,6 @@ pub(crate) fn request(target: Target) -> RestoreRequest {
         overwrite: false,
         jobs: 1,
         server: None,
+        recovery: None,
     }
 }

@@ -163,6 +163,7 @@ impl Restore {
                 overwrite: self.overwrite,
                 jobs: self.jobs,
                 server: None,
+                recovery: None,
             };
             items.push(RestoreItem { component, request });
         }

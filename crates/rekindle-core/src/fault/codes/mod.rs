@@ -23,6 +23,7 @@ mod config;
 mod engine;
 mod files;
 mod grafana;
+mod pitr;
 mod postgres;
 mod prometheus;
 mod redis;
@@ -36,6 +37,7 @@ pub use config::*;
 pub use engine::*;
 pub use files::*;
 pub use grafana::*;
+pub use pitr::*;
 pub use postgres::*;
 pub use prometheus::*;
 pub use redis::*;
@@ -52,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         engine::AREA,
         files::AREA,
         grafana::AREA,
+        pitr::AREA,
         postgres::AREA,
         prometheus::AREA,
         redis::AREA,
