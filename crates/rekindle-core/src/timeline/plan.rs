@@ -86,6 +86,12 @@ impl From<Refusal> for Unplanned {
     }
 }
 
+impl From<Box<Refusal>> for Unplanned {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<Fault> for Unplanned {
     fn from(fault: Fault) -> Self {
         Self::Failed(fault)
@@ -123,10 +129,10 @@ pub fn plan(
 }
 
 /// The log of a cluster. Without one, a base backup brings itself back and no more.
-pub(super) fn log_of(cluster: Cluster, logs: &[ClusterLog]) -> Result<ClusterLog, Refusal> {
+pub(super) fn log_of(cluster: Cluster, logs: &[ClusterLog]) -> Result<ClusterLog, Box<Refusal>> {
     let same = |log: &&ClusterLog| log.inventory.cluster.system == cluster.system;
     match logs.iter().find(same) {
-        Some(log) if log.inventory.cluster != cluster => Err(Refusal::OtherSegmentSize { cluster }),
+        Some(log) if log.inventory.cluster != cluster => Err(Box::new(Refusal::OtherSegmentSize { cluster })),
         Some(log) => Ok(log.clone()),
         None => Ok(ClusterLog {
             inventory: Inventory {
@@ -145,12 +151,12 @@ pub(super) fn log_of(cluster: Cluster, logs: &[ClusterLog]) -> Result<ClusterLog
 
 /// The newest timeline of which anything is known. Recovery to the newest one would go astray when
 /// its history is missing.
-pub(super) fn newest_timeline(bases: &[&BasePoint], log: &ClusterLog) -> Result<Timeline, Refusal> {
+pub(super) fn newest_timeline(bases: &[&BasePoint], log: &ClusterLog) -> Result<Timeline, Box<Refusal>> {
     let segments = log.inventory.segments.keys().chain(log.inventory.tails.keys()).map(|name| name.timeline);
     let known = log.histories.keys().copied().chain(bases.iter().map(|one| one.base.timeline));
     let newest = segments.chain(known).max().unwrap_or(Timeline(1));
     if newest > Timeline(1) && !log.histories.contains_key(&newest) {
-        return Err(Refusal::HistoryMissing { timeline: newest });
+        return Err(Box::new(Refusal::HistoryMissing { timeline: newest }));
     }
     Ok(newest)
 }
@@ -160,7 +166,7 @@ fn on_the_way<'a>(
     target: &RecoveryTarget,
     bases: &[&'a BasePoint],
     log: &ClusterLog,
-) -> Result<Vec<(&'a BasePoint, Chain)>, Refusal> {
+) -> Result<Vec<(&'a BasePoint, Chain)>, Box<Refusal>> {
     let wanted = match (target.timeline, &target.stop) {
         (TimelineChoice::Number(number), _) => Some(number),
         // A base backup comes back on its own timeline, whatever happened later.
@@ -172,7 +178,7 @@ fn on_the_way<'a>(
         let timeline = wanted.unwrap_or(one.base.timeline);
         let Some(path) = path_to(timeline, &log.histories) else {
             if wanted.is_some() {
-                return Err(Refusal::HistoryMissing { timeline });
+                return Err(Box::new(Refusal::HistoryMissing { timeline }));
             }
             continue;
         };
@@ -182,10 +188,10 @@ fn on_the_way<'a>(
     }
     if chains.is_empty() {
         let timelines = bases.iter().map(|one| one.base.timeline).collect();
-        return Err(match wanted {
+        return Err(Box::new(match wanted {
             Some(timeline) => Refusal::OtherTimeline { timeline, timelines },
             None => Refusal::HistoryMissing { timeline: bases.last().map_or(Timeline(1), |one| one.base.timeline) },
-        });
+        }));
     }
     Ok(chains)
 }

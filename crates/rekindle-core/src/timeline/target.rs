@@ -88,8 +88,10 @@ impl Stop {
         let bad = || BadTarget { given: text.to_owned(), why: "a transaction's number is at least 3".to_owned() };
         let number: u64 = text.parse().map_err(|_| bad())?;
         // The upper half counts the wraparounds; the log holds the lower half.
-        let low = (number & u64::from(u32::MAX)) as u32;
-        if low < 3 { Err(bad()) } else { Ok(Self::Xid(low)) }
+        match u32::try_from(number & u64::from(u32::MAX)) {
+            Ok(low @ 3..) => Ok(Self::Xid(low)),
+            _ => Err(bad()),
+        }
     }
 
     /// A position of the log.

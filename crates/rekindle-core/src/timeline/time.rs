@@ -1,6 +1,8 @@
 //! Reads the moment to recover to. A time without a zone is refused: it would mean one thing to
 //! whoever wrote it, another to the server.
 
+use std::fmt::Write as _;
+
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
@@ -31,8 +33,8 @@ pub fn parse_moment(text: &str, zone: impl Fn(&str) -> Option<TimeZone>) -> Resu
     let moment = zone.to_ambiguous_timestamp(local);
     moment.unambiguous().map_err(|_| {
         let mut why = "the clocks were changed there, so that this time came twice or never".to_owned();
-        if let (Ok(first), Ok(second)) = (moment.clone().earlier(), moment.clone().later()) {
-            why.push_str(&format!("; say which one: {first} or {second}"));
+        if let (Ok(first), Ok(second)) = (moment.earlier(), moment.later()) {
+            let _ = write!(why, "; say which one: {first} or {second}");
         }
         bad(&why)
     })

@@ -2,6 +2,7 @@
 
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
+#[expect(clippy::cast_possible_truncation, reason = "less than 256")]
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -28,7 +29,7 @@ impl Crc32c {
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |crc, byte| TABLE[usize::from((crc as u8) ^ byte)] ^ (crc >> 8));
+        self.0 = bytes.iter().fold(self.0, |crc, byte| TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8));
     }
 
     pub(super) fn value(self) -> u32 {

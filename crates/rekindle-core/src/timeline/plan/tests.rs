@@ -1,3 +1,5 @@
+#![expect(clippy::result_large_err, clippy::cast_possible_wrap, reason = "small numbers of a test")]
+
 use proptest::prelude::*;
 
 use super::*;

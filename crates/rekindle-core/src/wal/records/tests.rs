@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
+
 use super::*;
 use crate::wal::{SegmentNumber, Timeline};
 
