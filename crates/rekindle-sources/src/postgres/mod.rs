@@ -19,6 +19,7 @@ mod privilege;
 mod probe;
 mod programs;
 mod quote;
+pub mod replication;
 mod restore;
 mod tls;
 mod url;

@@ -46,6 +46,11 @@ pub(super) fn bundle(url: &ServerUrl) -> Option<PathBuf> {
 
 /// The connector for a server.
 pub(super) fn connector(url: &ServerUrl) -> Result<MakeRustlsConnect> {
+    client_config(url).map(MakeRustlsConnect::new)
+}
+
+/// How TLS with a server is done.
+pub(super) fn client_config(url: &ServerUrl) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let fault = |what: &str| Fault::new(codes::PG_CONNECT, what.to_owned());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -64,8 +69,7 @@ pub(super) fn connector(url: &ServerUrl) -> Result<MakeRustlsConnect> {
             Arc::new(Verified { inner, name: grade == Trust::SignatureAndName })
         }
     };
-    let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn roots(path: &Path) -> Result<RootCertStore> {

@@ -21,5 +21,9 @@ codes! {
     PG_EXTENSION = "RK-PG-018", Refused, AfterFix, "the target server lacks an extension";
     PG_DETAILS = "RK-PG-019", Damaged, Never, "the manifest's record of PostgreSQL cannot be read";
     PG_TARGET = "RK-PG-020", Usage, AfterFix, "the target of the restore does not fit PostgreSQL";
+    PG_PROTOCOL = "RK-PG-030", Failed, Backoff, "the server does not speak the replication protocol as expected";
+    PG_BASE = "RK-PG-031", Failed, Backoff, "a base backup is not what its manifest says";
+    PG_WAL_COVER = "RK-PG-032", Failed, AfterFix, "the WAL log does not hold what a base backup needs";
+    PG_REPLICATION = "RK-PG-033", Unreachable, AfterFix, "the server is not set up for base backups or WAL streaming";
     PG_SPACE = "RK-PG-021", Failed, AfterFix, "a dump could not be put on disk for its restore";
 }
