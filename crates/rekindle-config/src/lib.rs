@@ -8,7 +8,7 @@ mod load;
 mod model;
 mod problem;
 mod read;
-mod schedule;
+
 mod schema;
 mod secret_ref;
 mod section;
@@ -23,7 +23,7 @@ pub use model::{
     Postgres, PostgresMethod, Prometheus, PrometheusMethod, Redis, Repository, Stack, Value,
 };
 pub use problem::{Problem, Problems};
-pub use schedule::Schedule;
+pub use rekindle_core::schedule::Schedule;
 pub use schema::json_schema;
 pub use secret_ref::{SecretRef, Surroundings};
 pub use template::{Draft, DraftComponent};

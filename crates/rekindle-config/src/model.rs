@@ -9,7 +9,7 @@ use rekindle_core::retention::Policy;
 use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
-use crate::schedule::Schedule;
+use rekindle_core::schedule::Schedule;
 use crate::secret_ref::SecretRef;
 
 /// Everything one file says.

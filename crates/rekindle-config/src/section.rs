@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::model::{Command, Value};
 use crate::problem::Sink;
-use crate::schedule::Schedule;
+use rekindle_core::schedule::Schedule;
 use crate::secret_ref::SecretRef;
 use crate::spec::{self, Key, Shape};
 use crate::value;

@@ -14,6 +14,7 @@ pub mod point;
 pub mod port;
 pub mod proof;
 pub mod retention;
+pub mod schedule;
 pub mod secret;
 pub mod tally;
 pub mod timeline;

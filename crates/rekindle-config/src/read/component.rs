@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{kinds, monitoring, policy};
 use crate::model::{Component, Kind};
-use crate::schedule::Schedule;
+use rekindle_core::schedule::Schedule;
 use crate::section::{At, Section};
 use crate::spec;
 use crate::value;

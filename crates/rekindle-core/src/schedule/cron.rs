@@ -1,16 +1,24 @@
-//! When a component should be captured: cron's five fields, judged without running anything.
+//! Cron's five fields, judged without running anything.
+//!
+//! On the days of a clock change each occurrence comes once: one inside of the skipped hour right
+//! after it, one inside of the doubled hour at its first. Only a schedule of every hour follows the
+//! clock through both. (croner by itself does so for single hours, but not for lists and steps.)
 
 use std::fmt;
 use std::time::Duration;
 
-use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Direction};
 use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{Timestamp, ToSpan};
 
 /// Occurrences looked at for the longest gap: more than a week of every minute.
 const OCCURRENCES_MAX: usize = 12_000;
 /// A capture is late when it is missing for this share of the longest gap: a run takes time.
-const LATE_SHARE: u32 = 5;
+pub(super) const LATE_SHARE: u32 = 5;
+/// No clock is put back further.
+const CLOCK_CHANGE_HOURS_MAX: i64 = 3;
 /// Days looked at: two leap years, so that "29 February" has two occurrences.
 const DAYS_MAX: i64 = 9 * 366;
 
@@ -20,6 +28,8 @@ pub struct Schedule {
     text: String,
     cron: Cron,
     longest_gap: Duration,
+    /// Whether every hour of the day is meant.
+    hourly: bool,
 }
 
 impl fmt::Debug for Schedule {
@@ -38,7 +48,9 @@ impl Schedule {
             .parse(text)
             .map_err(|error| error.to_string())?;
         let longest_gap = longest_gap(&cron).ok_or("it comes less than twice in nine years")?;
-        Ok(Self { text: text.to_owned(), cron, longest_gap })
+        let hour = text.split_whitespace().nth(1).unwrap_or("");
+        let hourly = matches!(hour, "*" | "*/1" | "0-23") || text.trim().eq_ignore_ascii_case("@hourly");
+        Ok(Self { text: text.to_owned(), cron, longest_gap, hourly })
     }
 
     /// The expression as written.
@@ -52,20 +64,52 @@ impl Schedule {
     }
 
     /// The first occurrence after `moment`, in the given time zone.
-    pub fn next_after(&self, moment: jiff::Timestamp, zone: &jiff::tz::TimeZone) -> Option<jiff::Timestamp> {
-        self.cron.find_next_occurrence(&moment.to_zoned(zone.clone()), false).ok().map(|next| next.timestamp())
+    pub fn next_after(&self, moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let zoned = moment.to_zoned(zone.clone());
+        if self.hourly {
+            return self.cron.find_next_occurrence(&zoned, false).ok().map(|next| next.timestamp());
+        }
+        let mut civil = zoned.datetime();
+        // In the second pass of a doubled hour, its occurrences are over.
+        for _ in 0..OCCURRENCES_MAX {
+            civil = self.cron.find_next_occurrence(&civil, false).ok()?;
+            let at = instant(civil, zone)?;
+            if at > moment {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The newest occurrence at or before `moment`, in the given time zone.
+    pub fn newest_until(&self, moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let zoned = moment.to_zoned(zone.clone());
+        if self.hourly {
+            return self.cron.find_previous_occurrence(&zoned, true).ok().map(|found| found.timestamp());
+        }
+        // In the second pass of a doubled hour, later times of the first pass are over as well.
+        let start = zoned.datetime().checked_add(CLOCK_CHANGE_HOURS_MAX.hours()).ok()?;
+        let mut occurrences = self.cron.iter_from(start, Direction::Backward).take(OCCURRENCES_MAX);
+        occurrences.find_map(|civil| instant(civil, zone).filter(|at| *at <= moment))
     }
 
     /// When the capture after the one at `captured` was due, if it is late by now.
-    pub fn overdue_since(
-        &self,
-        captured: jiff::Timestamp,
-        now: jiff::Timestamp,
-        zone: &jiff::tz::TimeZone,
-    ) -> Option<jiff::Timestamp> {
+    pub fn overdue_since(&self, captured: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let due = self.next_after(captured, zone)?;
         let late_from = due.checked_add(self.longest_gap / LATE_SHARE).ok()?;
         (now > late_from).then_some(due)
+    }
+}
+
+/// The moment of a time on the wall: the first of two, or the end of the skipped hour it lies in.
+fn instant(civil: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    let ambiguous = zone.to_ambiguous_timestamp(civil);
+    match ambiguous.offset() {
+        AmbiguousOffset::Gap { .. } => {
+            let before = ambiguous.earlier().ok()?;
+            Some(zone.following(before).next()?.timestamp())
+        }
+        _ => ambiguous.earlier().ok(),
     }
 }
 
@@ -73,7 +117,7 @@ fn longest_gap(cron: &Cron) -> Option<Duration> {
     let start = DateTime::constant(2024, 1, 1, 0, 0, 0, 0);
     let end = start.checked_add(jiff::Span::new().days(DAYS_MAX)).ok()?;
     let (mut longest, mut before) = (None, None);
-    let occurrences = cron.iter_from(start, croner::Direction::Forward);
+    let occurrences = cron.iter_from(start, Direction::Forward);
     for at in occurrences.take(OCCURRENCES_MAX).take_while(|at| *at <= end) {
         if let Some(before) = before.replace(at) {
             longest = longest.max(Some(at.duration_since(before).unsigned_abs()));
