@@ -84,7 +84,7 @@ fn fixed(
         if weekday.is_none_or(|wanted| day.weekday().to_sunday_zero_offset() == wanted) && at > from && at <= until {
             found.insert(at);
         }
-        day = day + 1.day();
+        day += 1.day();
     }
     found
 }
@@ -153,9 +153,9 @@ fn history(month: &Month, seed: u64, disturb: bool) -> World {
         if disturb && random.chance(3) {
             if random.chance(50) {
                 world.end(true, |_| Ended::Interrupted);
-                world.now = world.now + Duration::from_secs(random.below(6 * 86_400));
+                world.now += Duration::from_secs(random.below(6 * 86_400));
             } else {
-                world.now = world.now - Duration::from_secs(random.below(3 * 3600));
+                world.now -= Duration::from_secs(random.below(3 * 3600));
             }
         }
     }
@@ -249,13 +249,13 @@ fn after_a_night() -> World {
 #[test]
 fn missed_runs_are_caught_up_once() {
     let mut world = after_a_night();
-    let agenda = world.turn(|_| Duration::from_secs(60));
+    let agenda = world.turn(|_| Duration::from_mins(1));
     assert_eq!(agenda.queue, []);
     assert_eq!(world.starts.keys().map(|(_, slot)| *slot).collect::<Vec<_>>(), [at("2026-06-01T09:00:00Z")]);
     assert_eq!(world.covered.values().sum::<u64>(), 9, "01:00 to 09:00");
     world.now = at("2026-06-01T09:12:00Z");
     world.end(false, |_| Ended::Good);
-    let agenda = world.turn(|_| Duration::from_secs(60));
+    let agenda = world.turn(|_| Duration::from_mins(1));
     assert_eq!((agenda.queue.len(), world.going.len()), (0, 0), "once");
     assert_eq!(agenda.next_look, Some(at("2026-06-01T10:00:00Z")));
 }
@@ -263,14 +263,14 @@ fn missed_runs_are_caught_up_once() {
 #[test]
 fn overdue_is_a_state_that_a_good_run_ends() {
     let mut world = after_a_night();
-    let agenda = world.turn(|_| Duration::from_secs(60));
+    let agenda = world.turn(|_| Duration::from_mins(1));
     let overdue: Vec<_> = agenda.overdue.iter().map(|one| one.since).collect();
     assert_eq!(overdue, [at("2026-06-01T01:00:00Z")]);
     world.now = at("2026-06-01T09:12:00Z");
     world.end(false, |_| Ended::Bad);
     assert_eq!(world.turn(|_| Duration::ZERO).overdue.len(), 1, "a failure ends nothing");
     world.now = at("2026-06-01T10:00:00Z");
-    world.turn(|_| Duration::from_secs(60));
+    world.turn(|_| Duration::from_mins(1));
     world.now = at("2026-06-01T10:02:00Z");
     world.end(false, |_| Ended::Good);
     assert_eq!(world.turn(|_| Duration::ZERO).overdue, []);
@@ -284,10 +284,10 @@ fn a_day_with_a_clock_change_has_each_run_once() {
     {
         let start = at(day);
         let mut world = World::new(rules("Europe/Berlin"), vec![job(Task::Backup, Some("files"), "30 2 * * *")], start);
-        while world.now < start + Duration::from_secs(86_400) {
+        while world.now < start + Duration::from_hours(24) {
             world.end(false, |_| Ended::Good);
             let agenda = world.turn(|_| Duration::ZERO);
-            world.now = agenda.next_look.unwrap().min(world.now + Duration::from_secs(600));
+            world.now = agenda.next_look.unwrap().min(world.now + Duration::from_mins(10));
         }
         assert_eq!(world.starts.keys().map(|(_, slot)| *slot).collect::<Vec<_>>(), [at(expected)]);
     }
@@ -303,7 +303,7 @@ fn what_is_due_together_becomes_one_run_and_a_prune_waits_for_it() {
     ];
     let mut world = World::new(rules("UTC"), jobs, at("2026-06-01T00:10:00Z"));
     world.now = at("2026-06-01T01:00:00Z");
-    let agenda = world.turn(|_| Duration::from_secs(600));
+    let agenda = world.turn(|_| Duration::from_mins(10));
     assert_eq!(world.going.len(), 2, "one point of both components, and the verification beside it");
     let waits: Vec<String> = agenda.queue.iter().map(|one| format!("{} {:?}", one.job, one.hold)).collect();
     assert!(waits.len() == 1 && waits[0].starts_with("prune Some(Running"), "{waits:?}");
@@ -313,15 +313,15 @@ fn what_is_due_together_becomes_one_run_and_a_prune_waits_for_it() {
 #[test]
 fn in_a_pause_nothing_starts_and_everything_after_it() {
     let mut rules = rules("UTC");
-    rules.pauses = vec![pause("0 2 * * *", Duration::from_secs(2 * 3600))];
+    rules.pauses = vec![pause("0 2 * * *", Duration::from_hours(2))];
     let mut world = World::new(rules, vec![job(Task::Backup, Some("files"), "30 * * * *")], at("2026-06-01T02:10:00Z"));
     world.now = at("2026-06-01T02:30:00Z");
-    let agenda = world.turn(|_| Duration::from_secs(60));
+    let agenda = world.turn(|_| Duration::from_mins(1));
     let until = at("2026-06-01T04:00:00Z");
     assert_eq!(agenda.queue[0].hold, Some(Hold::Pause { until }));
     assert_eq!(agenda.next_look, Some(at("2026-06-01T03:30:00Z")));
     world.now = until;
-    world.turn(|_| Duration::from_secs(60));
+    world.turn(|_| Duration::from_mins(1));
     assert_eq!(world.covered.values().sum::<u64>(), 2);
 }
 
@@ -342,7 +342,7 @@ fn a_clock_put_back_by_years_does_not_stop_the_schedule() {
 fn jitter_is_the_same_every_time_and_differs_between_stacks() {
     let daily = job(Task::Backup, Some("files"), "0 2 * * *");
     let mut rules = rules("UTC");
-    rules.jitter = Duration::from_secs(600);
+    rules.jitter = Duration::from_mins(10);
     let of = |seed: u64| Rules { seed, ..rules.clone() }.jitter_of(&daily);
     assert_eq!(of(7), of(7));
     let different: BTreeSet<Duration> = (0..100).map(of).collect();

@@ -31,7 +31,7 @@ impl Random {
 /// A schedule, or what one says for a month, worked out once for many histories.
 #[derive(Clone)]
 pub(crate) enum Table {
-    Live(Schedule),
+    Live(Box<Schedule>),
     Ready(Arc<Vec<Timestamp>>, Duration),
 }
 
@@ -39,9 +39,9 @@ impl Table {
     /// All occurrences of a month and some time around it.
     pub(crate) fn ready(schedule: &str, zone: &TimeZone, month: Timestamp) -> Self {
         let schedule = Schedule::parse(schedule).unwrap();
-        let from = month - Duration::from_secs(20 * 86_400);
+        let from = month - Duration::from_hours(20 * 24);
         let slots = std::iter::successors(Some(from), |at| schedule.next_after(*at, zone)).skip(1);
-        let slots = slots.take_while(|at| *at < month + Duration::from_secs(100 * 86_400)).collect();
+        let slots = slots.take_while(|at| *at < month + Duration::from_hours(100 * 24)).collect();
         Self::Ready(Arc::new(slots), schedule.longest_gap())
     }
 }
@@ -74,7 +74,7 @@ pub(crate) fn name(task: Task, component: Option<&str>) -> JobName {
 }
 
 pub(crate) fn job(task: Task, component: Option<&str>, schedule: &str) -> Job<Table> {
-    Job { name: name(task, component), schedule: Table::Live(Schedule::parse(schedule).unwrap()) }
+    Job { name: name(task, component), schedule: Table::Live(Box::new(Schedule::parse(schedule).unwrap())) }
 }
 
 pub(crate) fn rules(zone: &str) -> Rules {
