@@ -9,8 +9,8 @@ use rekindle_core::retention::Policy;
 use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
-use rekindle_core::schedule::Schedule;
 use crate::secret_ref::SecretRef;
+use rekindle_core::schedule::Schedule;
 
 /// Everything one file says.
 #[derive(Debug, Clone)]

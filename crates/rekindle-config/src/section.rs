@@ -10,10 +10,10 @@ use toml::de::{DeTable, DeValue};
 
 use crate::model::{Command, Value};
 use crate::problem::Sink;
-use rekindle_core::schedule::Schedule;
 use crate::secret_ref::SecretRef;
 use crate::spec::{self, Key, Shape};
 use crate::value;
+use rekindle_core::schedule::Schedule;
 
 /// A value with the place it stands at.
 pub(crate) struct At<T> {

@@ -9,10 +9,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{kinds, monitoring, policy};
 use crate::model::{Component, Kind};
-use rekindle_core::schedule::Schedule;
 use crate::section::{At, Section};
 use crate::spec;
 use crate::value;
+use rekindle_core::schedule::Schedule;
 
 /// Every component with the place of its name, in the order of the file. `None` when the table is
 /// not there or one of them is not usable.
