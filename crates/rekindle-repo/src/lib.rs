@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod chunker;
 pub mod format;
+pub mod lease;
 pub mod ledger;
 pub mod lock;
 pub mod points;
@@ -11,6 +12,7 @@ mod read;
 pub mod repo;
 mod restore;
 pub mod verify;
+pub mod wal;
 pub mod write;
 
 pub use chunker::Chunking;

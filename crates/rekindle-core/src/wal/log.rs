@@ -109,8 +109,8 @@ pub struct Owner {
 pub trait WalArchive: Send + Sync {
     /// Every cluster that has a log here.
     fn clusters(&self) -> Result<Vec<Cluster>>;
-    /// The log of a cluster; made when it is not there. An error when it is there with another
-    /// segment size.
+    /// The log of a cluster; made with the first write when it is not there (an error then, when
+    /// it is there with another segment size).
     fn log(&self, cluster: Cluster) -> Result<Arc<dyn WalLog>>;
     /// The cluster that a component was bound to; `None` when it never was.
     fn bound(&self, owner: &Owner) -> Result<Option<Cluster>>;

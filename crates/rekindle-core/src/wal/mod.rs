@@ -1,20 +1,26 @@
 //! Words of PostgreSQL's write-ahead log: position, timeline, segment, history; and the port of
 //! the archive that keeps them.
 
+pub mod absence;
 mod base;
+mod control;
 mod crc32c;
 mod file;
 mod header;
 mod history;
+pub mod lineage;
 mod log;
 mod mode;
 mod records;
+pub mod retention;
 mod segment;
 
 pub use base::{BaseBackup, Tablespace, WalRange};
+pub use control::cluster_of_control;
 pub use file::{Extra, WalFile, history_file};
 pub use header::{BadHeader, LONG_HEADER_BYTES, LongHeader, PAGE_BYTES, check_pages, check_segment, sample_segment};
 pub use history::{BadHistory, History, Switch};
+pub use lineage::Lineage;
 pub use log::{Cluster, Gap, Hold, Inventory, Owner, Put, Sealed, Tail, TailPart, WalArchive, WalLog};
 pub use mode::{BadSlotName, SlotName, WalMode};
 pub use records::{Record, RecordKind, RecordScan};

@@ -65,6 +65,7 @@ pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<V
     let view = points::view_with(&reader, snapshots)?;
     manifests(&view, &forest, &mut report);
     check_ledger(repo, &view, &mut report)?;
+    check_wal(repo, options, cancel, &mut report)?;
     affected::name(&reader.0, &readable, &bad, &mut report);
     report.finish();
     Ok(report)
@@ -98,6 +99,19 @@ fn manifests(view: &PointsView, forest: &trees::Forest, report: &mut VerifyRepor
             report.point_damage(point.id(), record.id.as_str(), &why, codes::REPO_MANIFEST);
         }
     }
+}
+
+/// Everything below `rekindle/wal/`.
+fn check_wal(repo: &Repo, options: &VerifyOptions, cancel: &Cancel, report: &mut VerifyReport) -> Result<()> {
+    let checked = crate::wal::check(repo, options.read_data, cancel)?;
+    report.objects += checked.objects;
+    report.wal_segments = checked.segments;
+    report.wal_segments_read = checked.segments_read;
+    report.bytes_read += checked.bytes_read;
+    for (object, fault) in checked.damage {
+        report.damage(object, &fault);
+    }
+    Ok(())
 }
 
 /// The points against the ledger, and the heads the points have seen against its records.

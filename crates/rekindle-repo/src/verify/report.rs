@@ -42,6 +42,9 @@ pub struct VerifyReport {
     pub snapshots: u64,
     pub points: u64,
     pub ledger_records: u64,
+    /// Sealed segments of the WAL log, and of these the ones that were read back.
+    pub wal_segments: u64,
+    pub wal_segments_read: u64,
     /// Packs no index names: left by a run that was killed; prune removes them. No damage.
     pub orphan_packs: u64,
     /// Points the ledger does not know yet: a run died right after its commit. No damage.

@@ -55,7 +55,7 @@ impl FromStr for Subset {
 
 impl Subset {
     /// The chosen ones of these packs.
-    pub(super) fn choose(self, mut packs: Vec<(Id, u64)>) -> Vec<(Id, u64)> {
+    pub(crate) fn choose(self, mut packs: Vec<(Id, u64)>) -> Vec<(Id, u64)> {
         let total: u64 = packs.iter().map(|(_, size)| size).sum();
         let budget = match self {
             Self::All => return packs,

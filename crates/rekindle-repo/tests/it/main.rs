@@ -9,6 +9,7 @@ mod read;
 mod restore;
 mod support;
 mod verify;
+mod wal;
 mod write;
 mod write_faults;
 mod write_restic;

@@ -1,0 +1,45 @@
+//! Everything that a log holds, from one complete listing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rekindle_core::Result;
+use rekindle_core::wal::{Cluster, Gap, Inventory, Sealed, SegmentName, WalFile};
+
+use super::name::Name;
+use super::tail::{self, Pieces};
+use super::{Shelf, folder, vanished};
+use crate::lease;
+
+pub(super) fn take(shelf: &Shelf<'_>, cluster: Cluster) -> Result<Inventory> {
+    // Holds first: one that is written after this listing protects nothing that this inventory
+    // shows as free, because whoever wrote it looks at the log afterwards.
+    let holds = lease::holds(shelf.repo, cluster.system)?;
+    let mut segments = BTreeMap::new();
+    let mut pieces: BTreeMap<SegmentName, Pieces> = BTreeMap::new();
+    let (mut histories, mut gaps) = (BTreeSet::new(), Vec::new());
+    for meta in shelf.repo.store().list(&folder(cluster.system))? {
+        let Some(name) = Name::parse_sized(meta.key.as_str(), cluster.segment_size) else {
+            // `rekindle verify` names it.
+            tracing::warn!(object = %meta.key, "a foreign object in the WAL log");
+            continue;
+        };
+        match name {
+            Name::File(_, WalFile::Segment(segment), _) => {
+                segments.insert(segment, Sealed { stored_bytes: meta.size, stored_at: meta.modified });
+            }
+            Name::File(_, WalFile::History(timeline), _) => {
+                histories.insert(timeline);
+            }
+            Name::Tail { segment, from, to, .. } => tail::add(pieces.entry(segment).or_default(), from, to),
+            Name::Gap { .. } => {
+                let gap: Gap = shelf.record(&name)?.ok_or_else(|| vanished(&name))?;
+                gaps.push(gap);
+            }
+            Name::File(_, WalFile::Extra(_), _) | Name::Cluster(_) | Name::Place(..) | Name::Owner(..) => {}
+        }
+    }
+    let left_tails = pieces.keys().filter(|segment| segments.contains_key(segment)).copied().collect();
+    let open = pieces.iter().filter(|(segment, _)| !segments.contains_key(segment));
+    let tails = open.map(|(segment, pieces)| (*segment, tail::reach(pieces))).filter(|(_, reach)| *reach > 0).collect();
+    Ok(Inventory { cluster, segments, tails, left_tails, histories, gaps, holds })
+}
