@@ -257,8 +257,15 @@ pub enum Content {
     None,
     /// A stream of unknown length that is running now; read once, in entry order.
     Stream(Box<dyn ContentRead>),
+    /// As a stream, but one of very many (a member of an archive): the source has its own list of
+    /// SHA-256 for them, so the manifest of the point does not list each.
+    Member(Box<dyn ContentRead>),
     /// A file, opened later.
     File(Box<dyn ContentSource>),
+    /// The source knows that this is what the earlier tree has under the same path. The repository
+    /// takes it over unread when it still holds all of it and its length is the one in the
+    /// attributes; otherwise it is opened like a file.
+    Unchanged(Box<dyn ContentSource>),
 }
 
 impl fmt::Debug for Content {
@@ -266,7 +273,9 @@ impl fmt::Debug for Content {
         f.write_str(match self {
             Self::None => "None",
             Self::Stream(_) => "Stream",
+            Self::Member(_) => "Member",
             Self::File(_) => "File",
+            Self::Unchanged(_) => "Unchanged",
         })
     }
 }
@@ -279,8 +288,9 @@ pub struct Entry {
     pub content: Content,
 }
 
-/// Entries in [`EntryPath`] order, each directory before its content, every parent present.
-/// An `Err` ends the component.
+/// Entries in [`EntryPath`] order, each directory before its content, every parent present; or, when
+/// the capture says so ([`crate::port::StoreShape::any_order`]), in any order, each once, every
+/// parent present by the end. An `Err` ends the component.
 pub type Entries = Box<dyn Iterator<Item = Result<Entry, Fault>> + Send>;
 
 #[cfg(test)]

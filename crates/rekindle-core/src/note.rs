@@ -23,6 +23,8 @@ pub enum NoteClass {
     NotEntered,
     /// Something of the component's surroundings (configuration, ACL file, counts) was not to be had.
     Incomplete,
+    /// Its content was damaged at the source already; it is stored as it is there.
+    Damaged,
     /// Worth knowing, nothing is missing.
     Information,
 }
@@ -31,7 +33,7 @@ impl NoteClass {
     /// What a note of this class does to the point unless the configuration says otherwise.
     pub fn usual_severity(self) -> Severity {
         match self {
-            Self::Unreadable => Severity::Partial,
+            Self::Unreadable | Self::Damaged => Severity::Partial,
             _ => Severity::Note,
         }
     }
@@ -46,6 +48,7 @@ impl NoteClass {
             Self::AttributeUnreadable => "attribute-unreadable",
             Self::NotEntered => "not-entered",
             Self::Incomplete => "incomplete",
+            Self::Damaged => "damaged",
             Self::Information => "information",
         }
     }

@@ -116,6 +116,12 @@ pub trait Component: Send + Sync {
     async fn probe(&self, context: &RunContext) -> Result<Vec<Finding>>;
     /// Starts a capture: connects, fixes the moment the data stands for.
     async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>>;
+    /// The same, when there is an earlier capture that this one may build on. What is stored is
+    /// whole in any case.
+    async fn begin_after(&self, previous: Option<Previous>, context: &RunContext) -> Result<Box<dyn Capture>> {
+        let _ = previous;
+        self.begin(context).await
+    }
     /// Brings the component's data to the target. Errors that lose single entries are listed in
     /// the report; an `Err` means the target is not usable.
     async fn restore(
@@ -139,10 +145,44 @@ pub trait Component: Send + Sync {
 pub trait Capture: Send {
     /// The entries; a second call gives none.
     fn entries(&mut self) -> Entries;
+    /// How the entries want to be stored.
+    fn shape(&self) -> StoreShape {
+        StoreShape::default()
+    }
     /// Until this is `Ok`, the bytes are no backup.
     async fn finish(self: Box<Self>) -> Result<CaptureProof>;
     /// Ends producers, removes what the capture made on the source.
     async fn abort(self: Box<Self>);
+}
+
+/// The newest capture of a component without loss that the repository holds.
+#[derive(Clone)]
+pub struct Previous {
+    pub point: PointId,
+    pub record: crate::manifest::ComponentRecord,
+    pub repository: Arc<dyn Repository>,
+}
+
+impl Previous {
+    /// Its entries, for reading. Blocking.
+    pub fn open(&self) -> Result<Arc<dyn PartReader>> {
+        self.repository.open(&self.point, &self.record.id)
+    }
+}
+
+impl fmt::Debug for Previous {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Previous").field("point", &self.point).finish_non_exhaustive()
+    }
+}
+
+/// How the entries of a capture want to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreShape {
+    /// Entries come in any order, as the source's own stream has them.
+    pub any_order: bool,
+    /// Content is cut every so many bytes, instead of as the repository does by itself.
+    pub chunk_bytes: Option<usize>,
 }
 
 /// How much of the previous point a write may take over.
@@ -169,6 +209,21 @@ pub trait Repository: Send + Sync {
 pub trait WriteSession: Send + Sync {
     /// Stores a component: pulls its entries to the end. Blocking.
     fn store(&self, component: &ComponentId, entries: Entries, reuse: Reuse) -> Result<StoredPart>;
+    /// The same for entries that want to be stored in a special way. A repository that cannot do
+    /// so says it, and never stores them otherwise.
+    fn store_shaped(
+        &self,
+        component: &ComponentId,
+        entries: Entries,
+        reuse: Reuse,
+        shape: StoreShape,
+    ) -> Result<StoredPart> {
+        if shape == StoreShape::default() {
+            return self.store(component, entries, reuse);
+        }
+        let what = format!("store `{component}`: this repository takes entries in order only");
+        Err(Fault::new(crate::fault::codes::RUN_BUG, what))
+    }
     /// Writes everything that is still in memory, then the manifest, then the snapshot as the very
     /// last object; reads the snapshot back. Blocking.
     fn commit(&self, draft: Draft) -> Result<RecoveryPoint>;

@@ -94,7 +94,11 @@ impl Watched {
                 hash: Box::default(),
                 sha256: Some(Sha256::new()),
             })),
+            Content::Member(inner) => {
+                Content::Member(Box::new(WatchedRead { place, inner, bytes: 0, hash: Box::default(), sha256: None }))
+            }
             Content::File(inner) => Content::File(Box::new(WatchedSource { place, inner })),
+            Content::Unchanged(inner) => Content::Unchanged(Box::new(WatchedSource { place, inner })),
         };
         Entry { content, ..entry }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rekindle_core::manifest::Completeness;
 use rekindle_core::point::{Draft, RecoveryPoint};
-use rekindle_core::port::{HookRunner, Repository, Reuse, RunContext, WriteSession};
+use rekindle_core::port::{HookRunner, Previous, Repository, RunContext, WriteSession};
 use rekindle_core::proof::Part;
 use rekindle_core::{ComponentId, Fault, Result, codes};
 use tokio::sync::oneshot;
@@ -72,9 +72,9 @@ async fn work(
     context: &RunContext,
 ) -> Result<BackupReport> {
     let started = context.clock.now();
-    let (session, reuse) = open_session(repository, &plan, options, context).await?;
+    let (session, previous) = open_session(repository, &plan, options, context).await?;
     let mut draft = Draft::new(plan.stack.clone(), plan.host.clone(), context.run.clone(), started);
-    let outcomes = run_components(&plan, &session, &runner, reuse, context).await;
+    let outcomes = run_components(&plan, &session, &runner, previous, context).await;
     let (mut reports, mut first, mut hook_faults) = (Vec::new(), None, Vec::new());
     for outcome in outcomes {
         reports.push(component_report(&outcome));
@@ -99,7 +99,7 @@ async fn open_session(
     plan: &BackupPlan,
     options: &BackupOptions,
     context: &RunContext,
-) -> Result<(Arc<dyn WriteSession>, BTreeMap<ComponentId, Reuse>)> {
+) -> Result<(Arc<dyn WriteSession>, BTreeMap<ComponentId, Previous>)> {
     context.monitor.phase("repository", "open");
     let (stack, host, read_all) = (plan.stack.clone(), plan.host.clone(), options.read_all);
     let context = context.clone();
@@ -109,19 +109,28 @@ async fn open_session(
             return Ok((session, BTreeMap::new()));
         }
         let points = repository.points().inspect_err(|_| session.abandon())?;
-        Ok((session, reusable(&points, &stack, &host)))
+        Ok((session, reusable(&points, &repository, &stack, &host)))
     })
     .await
 }
 
-/// The newest tree of each component that was captured without loss, of this stack and host.
-fn reusable(points: &[RecoveryPoint], stack: &str, host: &str) -> BTreeMap<ComponentId, Reuse> {
+/// The newest capture without loss of each component, of this stack and host.
+fn reusable(
+    points: &[RecoveryPoint],
+    repository: &Arc<dyn Repository>,
+    stack: &str,
+    host: &str,
+) -> BTreeMap<ComponentId, Previous> {
     let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
-    let records = mine.flat_map(|point| &point.manifest().components);
+    let records = mine.flat_map(|point| point.manifest().components.iter().map(move |record| (point.id(), record)));
     // Points come oldest first, so the newest record of a component stays.
     records
-        .filter(|record| !record.notes.make_partial())
-        .map(|record| (record.id.clone(), Reuse::Tree(record.tree.clone())))
+        .filter(|(_, record)| !record.notes.make_partial())
+        .map(|(point, record)| {
+            let previous =
+                Previous { point: point.clone(), record: record.clone(), repository: Arc::clone(repository) };
+            (record.id.clone(), previous)
+        })
         .collect()
 }
 
@@ -131,7 +140,7 @@ async fn run_components(
     plan: &BackupPlan,
     session: &Arc<dyn WriteSession>,
     runner: &Arc<dyn HookRunner>,
-    mut reuse: BTreeMap<ComponentId, Reuse>,
+    mut previous: BTreeMap<ComponentId, Previous>,
     context: &RunContext,
 ) -> Vec<Outcome> {
     let mut running = JoinSet::new();
@@ -152,7 +161,7 @@ async fn run_components(
             planned: Planned::clone(planned),
             session: Arc::clone(session),
             runner: Arc::clone(runner),
-            reuse: reuse.remove(planned.component.id()).unwrap_or(Reuse::Nothing),
+            previous: previous.remove(planned.component.id()),
             context: context.clone(),
             stack: plan.stack.clone(),
             begun,

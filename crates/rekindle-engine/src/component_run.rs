@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rekindle_core::port::{Capture, HookRunner, Reuse, RunContext, WriteSession};
+use rekindle_core::port::{Capture, HookRunner, Previous, Reuse, RunContext, WriteSession};
 use rekindle_core::proof::{Part, StoredPart};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 use tokio::sync::oneshot;
@@ -25,7 +25,8 @@ pub(crate) struct Job {
     pub(crate) planned: Planned,
     pub(crate) session: Arc<dyn WriteSession>,
     pub(crate) runner: Arc<dyn HookRunner>,
-    pub(crate) reuse: Reuse,
+    /// The newest capture that may be built on.
+    pub(crate) previous: Option<Previous>,
     pub(crate) context: RunContext,
     pub(crate) stack: String,
     /// Told (or dropped) once the component's moment is fixed or will never be.
@@ -56,17 +57,18 @@ pub(crate) async fn run(job: Job) -> Outcome {
 }
 
 async fn capture(job: Job) -> Result<Part> {
-    let Job { planned, session, reuse, context, begun, .. } = job;
+    let Job { planned, session, previous, context, begun, .. } = job;
     let component = planned.component;
     let id = component.id().clone();
     context.cancel.check()?;
     context.monitor.phase(id.as_str(), "begin");
-    let mut capture = component.begin(&context).await?;
+    let reuse = previous.as_ref().map_or(Reuse::Nothing, |previous| Reuse::Tree(previous.record.tree.clone()));
+    let mut capture = component.begin_after(previous, &context).await?;
     // Nobody waits any more when the run was given up; that is not this component's concern.
     let _ = begun.send(());
     context.monitor.phase(id.as_str(), "store");
-    let entries = capture.entries();
-    let stored = on_thread(id.clone(), move |id| session.store(id, entries, reuse)).await;
+    let (shape, entries) = (capture.shape(), capture.entries());
+    let stored = on_thread(id.clone(), move |id| session.store_shaped(id, entries, reuse, shape)).await;
     match stored {
         Ok(holds) => join(capture, holds).await,
         Err(fault) => {

@@ -91,7 +91,7 @@ impl Session {
     fn store_top(&self, draft: &Draft, manifest: &Manifest) -> Result<Id> {
         let json = manifest.encode().map_err(|error| bug(BadFormat::from(error)))?;
         let own: ComponentId = "manifest".parse().map_err(|bad| Fault::new(codes::RUN_BUG, "commit").because(bad))?;
-        let (run, _reports) = self.run_of(&own);
+        let (run, _reports) = self.run_of(&own, None);
         let mut sealer = Sealer::new(&self.shared)?;
         let mut store = |run: &Arc<ComponentRun>, kind, content: &[u8]| sealer.store(&self.shared, run, kind, content);
         let cutter = Cutter::new(Chunking::Whole, &[], &[]);

@@ -12,13 +12,13 @@ use rekindle_core::tally::{Counted, Tally};
 use rekindle_core::{Fault, Result, codes};
 
 use super::Shared;
-use super::cut::Cut;
-use super::directories::{Directories, Finished};
-use super::earlier::{Earlier, unchanged};
+use super::cut::{Cut, Listed};
+use super::directories::Finished;
+use super::earlier::{Earlier, held, unchanged};
 use super::feed::Feed;
 use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
 use super::links::{LinkKey, LinkRole, Links};
-use super::order::Order;
+use super::placement::Placement;
 use super::worker::send;
 use crate::format::Id;
 use crate::format::node::{Node, NodeContent};
@@ -67,8 +67,7 @@ pub(super) struct Puller<'a> {
     /// Number of the entry at the front of the window.
     first: u64,
     trees_out: usize,
-    order: Order,
-    directories: Directories,
+    placement: Placement,
     earlier: Option<Earlier>,
     links: Links,
     tally: Tally,
@@ -84,6 +83,7 @@ impl<'a> Puller<'a> {
         run: Arc<ComponentRun>,
         reports: Receiver<Report>,
         earlier: Option<Earlier>,
+        placement: Placement,
     ) -> Self {
         Self {
             shared,
@@ -93,8 +93,7 @@ impl<'a> Puller<'a> {
             window: VecDeque::new(),
             first: 0,
             trees_out: 0,
-            order: Order::default(),
-            directories: Directories::default(),
+            placement,
             earlier,
             links: Links::default(),
             tally: Tally::default(),
@@ -112,9 +111,11 @@ impl<'a> Puller<'a> {
             self.settle(ENTRIES_IN_FLIGHT_MAX)?;
         }
         self.settle(0)?;
-        let mut finished = Vec::new();
-        let root = std::mem::take(&mut self.directories).finish(&mut finished)?;
-        self.send_trees(finished)?;
+        let placement = std::mem::replace(&mut self.placement, Placement::new(false));
+        let root = placement.finish(&mut |finished| {
+            self.send_trees(finished)?;
+            self.drain()
+        })?;
         while self.trees_out > 0 {
             self.receive()?;
         }
@@ -133,13 +134,18 @@ impl<'a> Puller<'a> {
     }
 
     fn take(&mut self, entry: Entry) -> Result<()> {
-        let depth = self.order.check(&entry)?;
+        let depth = self.placement.check(&entry)?;
         let Entry { path, meta, content } = entry;
         let before = match &mut self.earlier {
             None => None,
-            Some(earlier) => earlier
-                .step(self.shared, depth, path.name(), &meta)
-                .and_then(|node| unchanged(self.shared, node, &meta)),
+            Some(earlier) => {
+                let node = match self.placement {
+                    Placement::Ordered { .. } => earlier.step(self.shared, depth, path.name(), &meta),
+                    Placement::Any(_) => earlier.find_path(self.shared, &path),
+                };
+                let same = if matches!(content, Content::Unchanged(_)) { held } else { unchanged };
+                node.and_then(|node| same(self.shared, node, &meta))
+            }
         };
         let big = meta.size >= BIG_FILE_BYTES;
         let number = self.first + self.window.len() as u64;
@@ -152,9 +158,14 @@ impl<'a> Puller<'a> {
             Content::Stream(read) => {
                 waiting.state = State::Cut(Box::default());
                 self.window.push_back(waiting);
-                return self.cut_stream(number, read);
+                return self.cut_stream(number, read, Listed::Yes);
             }
-            Content::File(source) => source,
+            Content::Member(read) => {
+                waiting.state = State::Cut(Box::default());
+                self.window.push_back(waiting);
+                return self.cut_stream(number, read, Listed::No);
+            }
+            Content::File(source) | Content::Unchanged(source) => source,
         };
         match self.links.role(&waiting.meta) {
             LinkRole::Single => {}
@@ -320,7 +331,7 @@ impl<'a> Puller<'a> {
         let bytes = meta.size;
         let node = Node { name: path.name().to_vec(), meta, content };
         let mut finished = Vec::new();
-        self.directories.add(path.clone(), node, &mut finished)?;
+        self.placement.add(path.clone(), node, &mut finished)?;
         self.tally.add(&path, &given, counted);
         self.shared.monitor.advance(self.run.id.as_str(), 1, bytes);
         self.send_trees(finished)

@@ -69,10 +69,17 @@ impl Cut {
     }
 }
 
+/// Whether the manifest lists a stream with its SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listed {
+    Yes,
+    No,
+}
+
 impl Puller<'_> {
-    /// A stream: read once, and hashed with SHA-256 as it is cut.
-    pub(super) fn cut_stream(&mut self, entry: u64, read: Box<dyn ContentRead>) -> Result<()> {
-        match self.read_through(entry, read, Some(Sha256::new()))? {
+    /// A stream: read once, and hashed with SHA-256 as it is cut when it is listed.
+    pub(super) fn cut_stream(&mut self, entry: u64, read: Box<dyn ContentRead>, listed: Listed) -> Result<()> {
+        match self.read_through(entry, read, (listed == Listed::Yes).then(Sha256::new))? {
             Reading::Done(end) => self.end_cut(entry, end),
             Reading::Again => {
                 let what = format!("store `{}`: a stream cannot be read twice", self.run.id);

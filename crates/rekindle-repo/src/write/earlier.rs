@@ -1,7 +1,9 @@
 //! The tree of an earlier point, walked in step with the entries; one directory per level is in
 //! memory, never the whole tree.
 
-use rekindle_core::entry::{EntryKind, Meta};
+use std::collections::HashMap;
+
+use rekindle_core::entry::{EntryKind, EntryPath, Meta};
 use rekindle_core::{Fault, Result, codes};
 use rekindle_store::Key as ObjectKey;
 
@@ -13,12 +15,34 @@ use crate::format::{Id, names, tree};
 pub(super) struct Earlier {
     /// The directory at each level, as the entries are now; `None` where it did not exist.
     levels: Vec<Option<Vec<Node>>>,
+    /// Directories that were looked at by path, for entries that come in any order.
+    seen: HashMap<EntryPath, Option<Vec<Node>>>,
 }
 
 impl Earlier {
     /// Opens the tree. What cannot be read is told to the monitor and not reused.
     pub(super) fn open(shared: &Shared, root: &Id) -> Self {
-        Self { levels: vec![load(shared, root)] }
+        Self { levels: vec![load(shared, root)], seen: HashMap::new() }
+    }
+
+    /// The node at a path, wherever the entries are now.
+    pub(super) fn find_path(&mut self, shared: &Shared, path: &EntryPath) -> Option<&Node> {
+        let nodes = match path.parent() {
+            None => self.levels.first()?.as_ref()?,
+            Some(parent) => {
+                if !self.seen.contains_key(&parent) {
+                    let subtree = self.find_path(shared, &parent).and_then(|node| match node.content {
+                        NodeContent::Subtree(id) => Some(id),
+                        _ => None,
+                    });
+                    let nodes = subtree.and_then(|id| load(shared, &id));
+                    self.seen.insert(parent.clone(), nodes);
+                }
+                self.seen.get(&parent)?.as_ref()?
+            }
+        };
+        let at = nodes.binary_search_by(|node| node.name.as_slice().cmp(path.name())).ok()?;
+        nodes.get(at)
     }
 
     /// Takes note of the next entry, which has `depth` directories around it; gives its node.
@@ -60,8 +84,22 @@ pub(super) fn unchanged(shared: &Shared, before: &Node, now: &Meta) -> Option<Ve
     if !same {
         return None;
     }
+    whole(shared, blobs, now.size)
+}
+
+/// The blobs of an earlier file of which the source says that it is the same as this entry.
+pub(super) fn held(shared: &Shared, before: &Node, now: &Meta) -> Option<Vec<Id>> {
+    let NodeContent::Blobs(blobs) = &before.content else {
+        return None;
+    };
+    let files = before.meta.kind == EntryKind::File && now.kind == EntryKind::File;
+    if files && before.meta.size == now.size { whole(shared, blobs, now.size) } else { None }
+}
+
+/// The blobs, if all of them are still in the repository and make up this length.
+fn whole(shared: &Shared, blobs: &[Id], size: u64) -> Option<Vec<Id>> {
     let held = blobs.iter().try_fold(0_u64, |sum, id| Some(sum + shared.known.data_length(id)?))?;
-    (held == now.size).then(|| blobs.clone())
+    (held == size).then(|| blobs.to_vec())
 }
 
 fn load(shared: &Shared, id: &Id) -> Option<Vec<Node>> {

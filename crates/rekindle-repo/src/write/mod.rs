@@ -18,6 +18,7 @@ mod known;
 mod links;
 mod order;
 mod packs;
+mod placement;
 mod seal;
 mod worker;
 
@@ -27,11 +28,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rekindle_core::cancel::Cancel;
 use rekindle_core::entry::Entries;
 use rekindle_core::point::{Draft, RecoveryPoint};
-use rekindle_core::port::{Monitor, Reuse, RunContext, WriteSession};
+use rekindle_core::port::{Monitor, Reuse, RunContext, StoreShape, WriteSession};
 use rekindle_core::proof::StoredPart;
 use rekindle_core::{ComponentId, Fault, Result, codes};
 
-use crate::chunker::CONTENT_BYTES_MAX;
+use crate::chunker::{CONTENT_BYTES_MAX, Chunking, Cutter};
 use crate::format::Id;
 use crate::format::snapshot::Summary;
 use crate::lock::{Lock, LockKind};
@@ -42,6 +43,7 @@ use failure::Failure;
 use job::{ComponentRun, Counts};
 use known::Known;
 use packs::Packs;
+use placement::Placement;
 use worker::Workers;
 
 const ZEROS: [u8; 4096] = [0; 4096];
@@ -125,12 +127,16 @@ impl Session {
         Ok((shared, workers))
     }
 
-    fn run_of(&self, component: &ComponentId) -> (Arc<ComponentRun>, job::Reports) {
+    fn run_of(&self, component: &ComponentId, chunk_bytes: Option<usize>) -> (Arc<ComponentRun>, job::Reports) {
+        let cutter = match chunk_bytes {
+            None => self.shared.repo.cutter(component),
+            Some(bytes) => Cutter::new(Chunking::Fixed { bytes }, &[], &[]),
+        };
         // Unbounded, but each report answers a job, and jobs in flight are bounded.
         let (reports, reported) = crossbeam_channel::unbounded();
         let run = ComponentRun {
             id: component.clone(),
-            cutter: self.shared.repo.cutter(component),
+            cutter,
             reports,
             dead: AtomicBool::new(false),
             counts: Counts::default(),
@@ -160,7 +166,17 @@ impl Session {
 
 impl WriteSession for Session {
     fn store(&self, component: &ComponentId, entries: Entries, reuse: Reuse) -> Result<StoredPart> {
-        let (run, reports) = self.run_of(component);
+        self.store_shaped(component, entries, reuse, StoreShape::default())
+    }
+
+    fn store_shaped(
+        &self,
+        component: &ComponentId,
+        entries: Entries,
+        reuse: Reuse,
+        shape: StoreShape,
+    ) -> Result<StoredPart> {
+        let (run, reports) = self.run_of(component, shape.chunk_bytes);
         let queue = self.workers.queue().ok_or_else(|| Fault::new(codes::RUN_BUG, "store: the session is over"))?;
         let earlier = match &reuse {
             Reuse::Nothing => None,
@@ -169,7 +185,8 @@ impl WriteSession for Session {
                 Some(Earlier::open(&self.shared, &root))
             }
         };
-        let puller = Puller::new(&self.shared, queue, Arc::clone(&run), reports, earlier);
+        let puller =
+            Puller::new(&self.shared, queue, Arc::clone(&run), reports, earlier, Placement::new(shape.any_order));
         match puller.pull(entries) {
             Ok((part, files)) => {
                 self.add_to_summary(&part, &run, files);

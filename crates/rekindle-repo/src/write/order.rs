@@ -14,34 +14,45 @@ pub(super) struct Order {
 impl Order {
     /// Checks the next entry; gives how many directories are around it.
     pub(super) fn check(&mut self, entry: &Entry) -> Result<usize> {
-        let wrong = |why: String| {
-            let what = format!("store `{}`", entry.path);
-            Err(Fault::new(codes::REPO_ORDER, what).because(why))
-        };
+        content_fits(entry)?;
+        self.step(&entry.path, &entry.meta.kind)
+    }
+
+    /// Checks the place of the next entry.
+    pub(super) fn step(&mut self, path: &EntryPath, kind: &EntryKind) -> Result<usize> {
         if let Some(last) = &self.last
-            && *last >= entry.path
+            && last >= path
         {
-            return wrong(format!("it came after `{last}`"));
+            return wrong(path, format!("it came after `{last}`"));
         }
         while let Some(open) = self.open.last() {
-            if entry.path.is_within(open) {
+            if path.is_within(open) {
                 break;
             }
             self.open.pop();
         }
-        if entry.path.parent().as_ref() != self.open.last() {
-            return wrong("its directory did not come before it".to_owned());
+        if path.parent().as_ref() != self.open.last() {
+            return wrong(path, "its directory did not come before it".to_owned());
         }
         let depth = self.open.len();
-        if entry.meta.kind == EntryKind::Directory {
-            self.open.push(entry.path.clone());
+        if *kind == EntryKind::Directory {
+            self.open.push(path.clone());
         }
-        if entry.meta.kind != EntryKind::File && !matches!(entry.content, Content::None) {
-            return wrong("it has content and is no file".to_owned());
-        }
-        self.last = Some(entry.path.clone());
+        self.last = Some(path.clone());
         Ok(depth)
     }
+}
+
+/// Only files have content.
+pub(super) fn content_fits(entry: &Entry) -> Result<()> {
+    if entry.meta.kind != EntryKind::File && !matches!(entry.content, Content::None) {
+        return wrong(&entry.path, "it has content and is no file".to_owned());
+    }
+    Ok(())
+}
+
+fn wrong<T>(path: &EntryPath, why: String) -> Result<T> {
+    Err(Fault::new(codes::REPO_ORDER, format!("store `{path}`")).because(why))
 }
 
 #[cfg(test)]

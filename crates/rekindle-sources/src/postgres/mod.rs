@@ -1,7 +1,7 @@
-//! The `postgres` component, method `logical`: `pg_dump` streams with everything around them that
-//! a restore needs.
+//! The `postgres` component. Method `logical`: `pg_dump` streams with everything around them that
+//! a restore needs. Method `physical`: base backups ([`physical`]).
 //!
-//! One capture holds one exported snapshot per database, so that dump, row counts and catalogue
+//! One logical capture holds one exported snapshot per database, so that dump, row counts and catalogue
 //! facts are of one moment; PostgreSQL has no snapshot across databases, so several databases are
 //! frozen one right after the other and each record says when.
 
@@ -15,6 +15,7 @@ pub mod details;
 mod dump;
 mod globals;
 mod options;
+pub mod physical;
 mod privilege;
 mod probe;
 mod programs;
@@ -29,7 +30,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rekindle_core::note::{NoteClass, Notebook};
-use rekindle_core::port::{Capture, Component, Finding, PartReader, RestoreReport, RestoreRequest, RunContext};
+use rekindle_core::port::{
+    Capture, Component, Finding, PartReader, Previous, RestoreReport, RestoreRequest, RunContext,
+};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 
 use access::Access;
@@ -64,6 +67,15 @@ impl PostgresComponent {
             url: self.options.url.clone(),
             password: self.options.password.clone(),
             connect_timeout: self.options.connect_timeout,
+        }
+    }
+
+    /// The same server, for replication.
+    fn replication(&self) -> replication::ReplicationOptions {
+        replication::ReplicationOptions {
+            connect_timeout: self.options.connect_timeout,
+            idle_timeout: self.options.idle_timeout,
+            ..replication::ReplicationOptions::new(self.options.url.clone(), self.options.password.clone())
         }
     }
 
@@ -157,11 +169,23 @@ impl Component for PostgresComponent {
 
     async fn probe(&self, context: &RunContext) -> Result<Vec<Finding>> {
         context.cancel.check()?;
+        if let Some(physical) = self.options.physical.clone() {
+            let (server, cancel) = (self.replication(), context.cancel.clone());
+            return blocking(move || physical::probe(&server, &physical, &cancel)).await;
+        }
         probe::probe(&self.options, &self.server(), &context.scratch).await
     }
 
     async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>> {
+        self.begin_after(None, context).await
+    }
+
+    async fn begin_after(&self, previous: Option<Previous>, context: &RunContext) -> Result<Box<dyn Capture>> {
         let frame = |fault: Fault| fault.during(self.name("begin backup"));
+        if let Some(physical) = &self.options.physical {
+            let begun = physical::begin(&self.id, self.replication(), physical, previous, context);
+            return Box::pin(begun).await.map_err(frame);
+        }
         let prepared = Box::pin(self.prepare(context)).await.map_err(frame)?;
         Ok(Box::new(LogicalCapture::new(prepared, context).map_err(frame)?))
     }

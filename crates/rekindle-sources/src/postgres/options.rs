@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rekindle_core::Secret;
 
+use super::physical::PhysicalOptions;
 use super::url::{BadUrl, ServerUrl};
 
 /// Which databases of the server are saved.
@@ -44,6 +45,8 @@ pub struct PostgresOptions {
     pub idle_timeout: Duration,
     /// Where a dump is put for a restore with several workers; none: the run's scratch directory.
     pub spool_dir: Option<PathBuf>,
+    /// Base backups of the whole cluster instead of dumps.
+    pub physical: Option<PhysicalOptions>,
 }
 
 impl PostgresOptions {
@@ -63,6 +66,7 @@ impl PostgresOptions {
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(30),
             spool_dir: None,
+            physical: None,
         }
     }
 

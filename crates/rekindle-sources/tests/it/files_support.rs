@@ -85,8 +85,8 @@ impl Collected {
 pub(crate) fn read_content(content: Content) -> Result<Option<(Vec<u8>, u64, u64, Option<Meta>)>> {
     let mut source = match content {
         Content::None => return Ok(Some((Vec::new(), 0, 0, None))),
-        Content::Stream(_) => panic!("files give no streams"),
-        Content::File(source) => source,
+        Content::Stream(_) | Content::Member(_) => panic!("files give no streams"),
+        Content::File(source) | Content::Unchanged(source) => source,
     };
     for _ in 0..10 {
         let reader = match source.open() {

@@ -44,7 +44,7 @@ impl Doctor {
         let mut sections = vec![repository(session, &config)];
         for one in &config.components {
             session.cancel.check()?;
-            sections.push(match components::of_config(one, &[], &Wishes::default()) {
+            sections.push(match components::of_config(one, &config.stack.name, &[], &Wishes::default()) {
                 Ok(component) => probe(session, &component, &context),
                 Err(fault) => Section::failed(one.id.as_str(), &fault),
             });

@@ -211,7 +211,10 @@ impl Restore {
     ) -> Result<Arc<dyn Component>> {
         let configured = config.and_then(|config| config.components.iter().find(|one| one.id == record.id));
         match configured {
-            Some(one) if one.kind() == record.kind => components::of_config(one, &[], wishes),
+            Some(one) if one.kind() == record.kind => {
+                let stack = config.map_or("", |config| config.stack.name.as_str());
+                components::of_config(one, stack, &[], wishes)
+            }
             Some(one) => {
                 let what = format!(
                     "restore `{}`: the point holds {}, the configuration says {}",

@@ -14,6 +14,7 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
 use rekindle_sources::grafana::{GrafanaComponent, GrafanaOptions};
+use rekindle_sources::postgres::physical::{OpenArchive, PhysicalOptions};
 use rekindle_sources::postgres::{self, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
 use rekindle_sources::prometheus::{PrometheusComponent, PrometheusOptions};
 use rekindle_sources::redis::{RedisComponent, RedisOptions};
@@ -27,6 +28,18 @@ pub(crate) struct Wishes {
     pub(crate) read_all: bool,
     /// Another server than the configured one, for a restore.
     pub(crate) server: Option<Server>,
+    /// The WAL logs of the repository, for base backups.
+    pub(crate) wal: Logs,
+}
+
+/// How the WAL logs of the repository are opened, where a command needs them.
+#[derive(Clone, Default)]
+pub(crate) struct Logs(pub(crate) Option<OpenArchive>);
+
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Logs").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A server named on the command line.
@@ -59,7 +72,10 @@ impl Wishes {
 pub(crate) fn all(config: &Config, wishes: &Wishes) -> Result<Vec<Planned>> {
     let own_places = own_places(config);
     let one = |configured: &Configured| {
-        Ok(Planned { component: of_config(configured, &own_places, wishes)?, hooks: super::hooks(&configured.hooks) })
+        Ok(Planned {
+            component: of_config(configured, &config.stack.name, &own_places, wishes)?,
+            hooks: super::hooks(&configured.hooks),
+        })
     };
     config.components.iter().map(one).collect()
 }
@@ -75,6 +91,7 @@ fn own_places(config: &Config) -> Vec<PathBuf> {
 /// One configured component.
 pub(crate) fn of_config(
     configured: &Configured,
+    stack: &str,
     own_places: &[PathBuf],
     wishes: &Wishes,
 ) -> Result<Arc<dyn Component>> {
@@ -86,12 +103,10 @@ pub(crate) fn of_config(
             let component = FilesComponent::new(id.clone(), options).map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(component))
         }
-        Kind::Postgres(postgres) if postgres.method != PostgresMethod::Logical => {
-            Err(Fault::new(codes::CONFIG_VALUE, what()).because("this build cannot take base backups yet"))
-        }
         Kind::Postgres(postgres) => {
-            let options = postgres_options(postgres, wishes.server_for(ComponentKind::Postgres))
+            let mut options = postgres_options(postgres, wishes.server_for(ComponentKind::Postgres))
                 .map_err(|fault| fault.during(what()))?;
+            options.physical = physical_options(postgres, stack, &id, wishes);
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
         }
         Kind::Grafana(grafana) => {
@@ -213,6 +228,16 @@ fn postgres_options(postgres: &Postgres, server: Option<&Server>) -> Result<Post
         options.lock_timeout = longest;
     }
     Ok(options)
+}
+
+fn physical_options(postgres: &Postgres, stack: &str, id: &ComponentId, wishes: &Wishes) -> Option<PhysicalOptions> {
+    let PostgresMethod::Physical(physical) = &postgres.method else {
+        return None;
+    };
+    let mut options = PhysicalOptions::new(stack.to_owned(), physical.slot_for(stack, id));
+    options.wal = physical.wal;
+    options.archive.clone_from(&wishes.wal.0);
+    Some(options)
 }
 
 /// The configuration allows these words only.

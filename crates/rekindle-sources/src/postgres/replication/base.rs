@@ -21,7 +21,8 @@ pub enum Checkpoint {
     Spread,
 }
 
-/// What is asked for. The manifest always is, with SHA-256 of every file.
+/// What is asked for. The manifest always is, with SHA-256 of every file. Tablespaces are links
+/// (no `tablespace_map`): with that file, a copy that starts would take over the live ones.
 #[derive(Debug, Clone)]
 pub struct BaseCommand {
     /// Written into `backup_label`.
@@ -46,12 +47,13 @@ impl BaseCommand {
                 text.push_str("FAST ");
             }
             if self.wal {
-                text.push_str("WAL ");
+                // The server need not wait until its archiver has everything: it is in the backup.
+                text.push_str("WAL NOWAIT ");
             }
             if let Some(rate) = self.max_rate {
                 let _ = write!(text, "MAX_RATE {rate} ");
             }
-            text.push_str("PROGRESS TABLESPACE_MAP MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'");
+            text.push_str("PROGRESS MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'");
             return text;
         }
         let checkpoint = if self.checkpoint == Checkpoint::Fast { "fast" } else { "spread" };
@@ -62,7 +64,10 @@ impl BaseCommand {
         if self.incremental {
             text.push_str("INCREMENTAL, ");
         }
-        text.push_str("TABLESPACE_MAP, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')");
+        if self.wal {
+            text.push_str("WAIT false, ");
+        }
+        text.push_str("MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')");
         text
     }
 }

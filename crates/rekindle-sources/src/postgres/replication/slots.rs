@@ -47,6 +47,11 @@ impl Replication {
         self.wire.answers(&named("drop", name), &format!("DROP_REPLICATION_SLOT {name} WAIT")).map(drop)
     }
 
+    /// Drops a slot that nobody uses; an error when somebody does.
+    pub fn drop_idle_slot(&mut self, name: &SlotName) -> Result<()> {
+        self.wire.answers(&named("drop", name), &format!("DROP_REPLICATION_SLOT {name}")).map(drop)
+    }
+
     /// What a slot reserves; `None`: there is no such slot. `READ_REPLICATION_SLOT` from 15 on, a
     /// query over a second connection before.
     pub fn read_slot(&mut self, name: &SlotName) -> Result<Option<Slot>> {
