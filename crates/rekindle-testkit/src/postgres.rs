@@ -27,6 +27,8 @@ pub struct PostgresOptions {
     pub tls: bool,
     /// Whether pages carry checksums.
     pub checksums: bool,
+    /// Further arguments of `initdb`.
+    pub initdb: Vec<String>,
     /// The superuser's password.
     pub password: String,
     /// Further settings, as on the server's command line.
@@ -45,6 +47,7 @@ impl Default for PostgresOptions {
             durable: false,
             tls: false,
             checksums: true,
+            initdb: Vec::new(),
             password: format!("canary-postgres-{}", std::process::id()),
             settings: Vec::new(),
             access: Vec::new(),
@@ -319,7 +322,10 @@ fn make_cluster(bin: &Path, data: &Path, dir: &Path, options: &PostgresOptions) 
         .current_dir(dir);
     if options.checksums {
         command.arg("--data-checksums");
+    } else if options.major >= 18 {
+        command.arg("--no-data-checksums");
     }
+    command.args(&options.initdb);
     as_postgres(&mut command);
     run(command);
     fs::remove_file(&password).expect("remove the password file");

@@ -8,6 +8,7 @@ mod files_restore;
 mod files_support;
 mod memory_part;
 mod postgres_refusals;
+mod postgres_replication;
 mod postgres_round_trip;
 mod postgres_support;
 mod redis_refusals;

@@ -4,6 +4,7 @@
 
 mod acceptance;
 mod bad_input;
+mod base;
 mod bucket;
 mod flow;
 mod help;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::FileFacts;
 use super::tar::{Bytes, Member, Tar};
-use crate::postgres::replication::{BaseItem, BaseStart, BaseStream};
+use crate::postgres::replication::{BaseItem, BaseStream};
 
 /// What began on the wire and was not dealt with yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,14 +102,6 @@ impl Shared {
 }
 
 impl Received {
-    /// What the server said first.
-    pub(super) fn start(&self) -> Result<BaseStart> {
-        let stream = self.tap.stream.as_ref();
-        stream
-            .map(|stream| stream.start().clone())
-            .ok_or_else(|| Fault::new(codes::RUN_BUG, "look at a base backup that ended"))
-    }
-
     /// Gives the stream up, to end it.
     pub(super) fn take_stream(&mut self) -> Result<BaseStream> {
         self.tap.stream.take().ok_or_else(|| Fault::new(codes::RUN_BUG, "end a base backup twice"))
