@@ -9,6 +9,7 @@ use rekindle_config::Config;
 use rekindle_core::{Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
+use rekindle_repo::Repo;
 use rekindle_sources::hook::ProcessHooks;
 
 use crate::output::Answer;
@@ -33,7 +34,9 @@ pub(crate) struct Backup {
 impl Backup {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
-        let wishes = Wishes { read_all: self.force, ..Wishes::default() };
+        let repository = if self.dry_run { None } else { Some(Opened::new(session, &config)?) };
+        let wal = repository.as_ref().map(|opened| wire::logs(&opened.repository)).unwrap_or_default();
+        let wishes = Wishes { read_all: self.force, wal, ..Wishes::default() };
         let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
         let plan = BackupPlan::new(
             config.stack.name.clone(),
@@ -42,18 +45,29 @@ impl Backup {
             components::all(&config, &wishes)?,
             &group::wanted(&self.components, &known, Some(&config))?,
         )?;
-        if self.dry_run {
+        let Some(Opened { repository, alone: _alone }) = repository else {
             return Ok(plan_answer(&plan));
-        }
-        let _alone = alone(&config)?;
-        let given = wire::password_given(session)?;
-        let place = wire::of_config(session, &config.repository, given.as_ref())?;
-        let repository = Arc::new(wire::open(session, &place)?);
+        };
         let options = BackupOptions { read_all: self.force, max_skew: config.stack.max_skew };
         let (context, _scratch) = session.context()?;
         let work = backup(plan, repository, Arc::new(ProcessHooks), &options, &context);
         let report = session.runtime.block_on(work)?;
         Ok(answer(&report))
+    }
+}
+
+/// The repository of a run that is the only one of its stack on this host.
+struct Opened {
+    repository: Arc<Repo>,
+    alone: Option<File>,
+}
+
+impl Opened {
+    fn new(session: &Session, config: &Config) -> Result<Self, Faults> {
+        let alone = alone(config)?;
+        let given = wire::password_given(session)?;
+        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        Ok(Self { repository: Arc::new(wire::open(session, &place)?), alone })
     }
 }
 

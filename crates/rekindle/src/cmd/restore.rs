@@ -18,7 +18,7 @@ use rekindle_sources::hook::ProcessHooks;
 use super::foreign;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::wire::components::{self, Server, Wishes};
+use crate::wire::components::{self, Logs, Server, Wishes};
 use crate::{group, human, wire};
 
 /// Workers of pg_restore when nothing is said: one per core of a small host.
@@ -97,7 +97,7 @@ impl Restore {
             }
             found => found?,
         };
-        let plan = self.plan(&point, config.as_ref())?;
+        let plan = self.plan(&point, config.as_ref(), wire::logs(&repository))?;
         if self.dry_run {
             let view = plan.view(&*repository)?;
             let rows: Vec<Vec<String>> = view.items.iter().map(plan_row).collect();
@@ -140,7 +140,7 @@ impl Restore {
         Ok(ids.into_iter().map(|id| format!("`{id}`")).collect())
     }
 
-    fn plan(&self, point: &RecoveryPoint, config: Option<&Config>) -> Result<RestorePlan> {
+    fn plan(&self, point: &RecoveryPoint, config: Option<&Config>, wal: Logs) -> Result<RestorePlan> {
         let records = self.records(point, config)?;
         let server = self
             .server
@@ -152,7 +152,7 @@ impl Restore {
             return Err(Fault::new(codes::CLI_USAGE, what)
                 .hint("give a URL such as postgres://… or redis://…, and choose the component"));
         }
-        let wishes = Wishes { server, ..Wishes::default() };
+        let wishes = Wishes { server, wal, ..Wishes::default() };
         let mut items = Vec::new();
         for record in &records {
             let component = self.component(record, config, &wishes)?;
@@ -167,7 +167,7 @@ impl Restore {
             };
             items.push(RestoreItem { component, request });
         }
-        RestorePlan::new(point.id().clone(), items, self.safety(config, &records)?)
+        RestorePlan::new(point.id().clone(), items, self.safety(config, &records, wishes.wal)?)
     }
 
     /// The named components. Groups hold what the point has, what it missed, and what is configured, so
@@ -260,7 +260,7 @@ impl Restore {
     }
 
     /// The backup that is taken before anything is written over.
-    fn safety(&self, config: Option<&Config>, records: &[&ComponentRecord]) -> Result<Option<BackupPlan>> {
+    fn safety(&self, config: Option<&Config>, records: &[&ComponentRecord], wal: Logs) -> Result<Option<BackupPlan>> {
         let Some(config) = config.filter(|_| self.in_place && !self.no_safety_point) else {
             return Ok(None);
         };
@@ -269,7 +269,7 @@ impl Restore {
             config.stack.name.clone(),
             wire::host(config),
             HookSet::default(),
-            components::all(config, &Wishes::default())?,
+            components::all(config, &Wishes { wal, ..Wishes::default() })?,
             &ids,
         )
         .map(Some)

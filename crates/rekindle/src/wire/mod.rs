@@ -10,9 +10,11 @@ use std::time::Duration;
 use rekindle_config::{Access, Config, Hooks, Repository, SecretRef, Value, default_places, load};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Hook;
+use rekindle_core::wal::WalArchive;
 use rekindle_core::{Fault, Result, Secret, codes};
 use rekindle_engine::HookSet;
 use rekindle_repo::admin::Actor;
+use rekindle_repo::wal::Archive;
 use rekindle_repo::{Repo, RepoOptions, points};
 use rekindle_store::{StoreOptions, StoreUrl};
 
@@ -148,6 +150,12 @@ pub(crate) fn open(session: &Session, place: &Place) -> Result<Repo> {
     let store = rekindle_store::open(&place.options)?;
     let handle = session.runtime.handle().clone();
     Repo::open(store, handle, &place.password, place.repo.clone())
+}
+
+/// The WAL logs of an opened repository, for components that need them.
+pub(crate) fn logs(repo: &Repo) -> components::Logs {
+    let archive: Arc<dyn WalArchive> = Arc::new(Archive::new(repo, Arc::new(SystemClock)));
+    components::Logs(Some(Arc::new(move || Ok(Arc::clone(&archive)))))
 }
 
 /// The point that `latest`, `latest:complete` or the beginning of an id means. Other points may be

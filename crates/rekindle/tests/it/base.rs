@@ -24,7 +24,11 @@ struct Stack {
 
 /// How to make the cluster.
 fn options(major: u32, initdb: &[&str]) -> PostgresOptions {
-    let mut options = PostgresOptions { major, initdb: initdb.iter().map(ToString::to_string).collect(), ..PostgresOptions::default() };
+    let mut options = PostgresOptions {
+        major,
+        initdb: initdb.iter().map(ToString::to_string).collect(),
+        ..PostgresOptions::default()
+    };
     if major >= 17 {
         options.settings.push(("summarize_wal".to_owned(), "on".to_owned()));
     }
@@ -211,7 +215,9 @@ fn the_second_backup_of_17_and_18_sends_and_stores_what_changed() {
         stack.postgres.psql("postgres", "VACUUM FREEZE cards; CREATE TABLE still AS SELECT * FROM cards LIMIT 100000");
         let first = stack.backup(0);
         assert_eq!(first["details"]["taken"]["kind"], "full");
-        stack.postgres.psql("postgres", "UPDATE cards SET face = 'changed' WHERE id <= 12000; CREATE TABLE more (n int)");
+        stack
+            .postgres
+            .psql("postgres", "UPDATE cards SET face = 'changed' WHERE id <= 12000; CREATE TABLE more (n int)");
         let second = stack.backup(0);
         assert_eq!(second["details"]["taken"]["kind"], "incremental", "{second:#}");
         for (what, value) in [("sent", transferred as fn(&Value) -> u64), ("stored", stored)] {
