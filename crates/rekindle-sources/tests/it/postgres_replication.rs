@@ -122,7 +122,7 @@ fn base(server: &Postgres) {
     let mut stream = connect(server).base_backup(&command).unwrap();
     assert_eq!(stream.start().tablespaces.len(), 1);
     let (mut archive, mut manifest, mut in_manifest) = (0_u64, Vec::new(), false);
-    while let Some(item) = stream.next().unwrap() {
+    while let Some(item) = stream.item().unwrap() {
         match item {
             BaseItem::Archive(index) => assert_eq!((index, in_manifest), (0, false)),
             BaseItem::Manifest => in_manifest = true,

@@ -112,7 +112,7 @@ impl BaseEntries {
             match received.next_member()? {
                 Some(member) => {
                     drop(received);
-                    return self.member(member);
+                    return self.member(&member);
                 }
                 None => self.archive = None,
             }
@@ -163,8 +163,8 @@ impl BaseEntries {
         Ok(())
     }
 
-    fn member(&mut self, member: Member) -> Result<()> {
-        self.open_archive(&member)?;
+    fn member(&mut self, member: &Member) -> Result<()> {
+        self.open_archive(member)?;
         let Some(archive) = &self.archive else { return Err(base("a member outside of an archive")) };
         let listed = [archive.listed.as_bytes(), &member.path].concat();
         let full = [archive.prefix.as_bytes(), b"/", &member.path].concat();
@@ -174,15 +174,15 @@ impl BaseEntries {
                 if !self.made.insert(shown(&full)) {
                     return Ok(());
                 }
-                Entry { path: entry_path(&full)?, meta: meta(&member), content: Content::None }
+                Entry { path: entry_path(&full)?, meta: meta(member), content: Content::None }
             }
             MemberKind::Symlink { .. } => {
                 let target = self.link(&member.path)?;
-                let mut meta = meta(&member);
+                let mut meta = meta(member);
                 meta.kind = EntryKind::Symlink { target };
                 Entry { path: entry_path(&full)?, meta, content: Content::None }
             }
-            MemberKind::File => self.file(&member, &full, listed)?,
+            MemberKind::File => self.file(member, &full, listed)?,
         };
         self.pending.push_back(entry);
         Ok(())
@@ -311,13 +311,12 @@ impl BaseEntries {
         }
         let (stopped, session) = session.clock()?;
         session.close();
-        let (manifest, text) = match &self.before {
-            None => (manifest, text),
-            Some(_) => {
-                let manifest = whole_manifest(manifest, &received);
-                let text = manifest.encode()?;
-                (manifest, text)
-            }
+        let (manifest, text) = if self.before.is_some() {
+            let manifest = whole_manifest(manifest, &received);
+            let text = manifest.encode()?;
+            (manifest, text)
+        } else {
+            (manifest, text)
         };
         let mut meta = Meta::synthetic(EntryKind::File, stopped);
         meta.size = text.len() as u64;

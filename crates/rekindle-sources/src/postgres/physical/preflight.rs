@@ -5,7 +5,7 @@ use rekindle_core::wal::{Cluster, SlotName};
 use rekindle_core::{Cancel, Fault, Result, codes};
 
 use super::PhysicalOptions;
-use crate::postgres::replication::{Identity, Replication, ReplicationOptions, server_error};
+use crate::postgres::replication::{Identity, Replication, ReplicationOptions, ServerError, server_error};
 
 /// The first major version that backups are taken of; older ones are only restored.
 const OLDEST_MAJOR: u32 = 14;
@@ -87,7 +87,7 @@ pub(super) fn slot(session: &mut Replication, options: &PhysicalOptions) -> Resu
         None => match session.create_slot(&options.slot) {
             Ok(()) => Ok(SlotFound::Created),
             // The receiver was quicker.
-            Err(fault) if server_error(&fault).is_some_and(|error| error.is_duplicate()) => Ok(SlotFound::There),
+            Err(fault) if server_error(&fault).is_some_and(ServerError::is_duplicate) => Ok(SlotFound::There),
             Err(fault) => Err(fault),
         },
     }

@@ -32,7 +32,7 @@ pub(super) struct Tap {
 impl Tap {
     fn fill(&mut self) -> Result<()> {
         let stream = self.stream.as_mut().ok_or_else(|| Fault::new(codes::RUN_BUG, "read a base backup that ended"))?;
-        match stream.next()? {
+        match stream.item()? {
             Some(BaseItem::Data(bytes)) => {
                 self.piece.clear();
                 self.piece.extend_from_slice(bytes);

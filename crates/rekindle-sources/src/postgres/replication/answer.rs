@@ -240,7 +240,7 @@ impl Wire {
     }
 
     /// Reads on to `ReadyForQuery`; gives the first error on the way.
-    pub(super) fn to_ready(&mut self) -> Result<Option<ServerError>> {
+    pub(super) fn until_ready(&mut self) -> Result<Option<ServerError>> {
         let mut failed = None;
         loop {
             let frame = self.frame()?;

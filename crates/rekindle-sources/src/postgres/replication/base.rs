@@ -201,7 +201,7 @@ impl BaseStream {
     }
 
     /// The next piece; `None` after the last one, then [`BaseStream::finish`].
-    pub fn next(&mut self) -> Result<Option<BaseItem<'_>>> {
+    pub fn item(&mut self) -> Result<Option<BaseItem<'_>>> {
         loop {
             // See `Wire::frame`: what is decided about a frame must not hold its borrow.
             let step = match &mut self.shape {
@@ -299,7 +299,7 @@ impl BaseStream {
         let (Some((stop, timeline)), true) = (self.end, self.manifest_seen) else {
             return Err(garbled("a backup that ends without its manifest or its last position"));
         };
-        let damage = match self.session.wire.to_ready()? {
+        let damage = match self.session.wire.until_ready()? {
             None => None,
             Some(error) if error.code == DATA_CORRUPTED => Some(error),
             Some(error) => return Err(error.into_fault(WHAT)),

@@ -143,7 +143,7 @@ fn take(session: Replication) -> Result<(Vec<u8>, Vec<u8>, bool)> {
     };
     let mut stream = session.base_backup(&command)?;
     let (mut archive, mut manifest, mut second) = (Vec::new(), Vec::new(), false);
-    while let Some(item) = stream.next()? {
+    while let Some(item) = stream.item()? {
         match item {
             BaseItem::Archive(_) => second = false,
             BaseItem::Manifest => second = true,

@@ -234,13 +234,11 @@ impl Transport {
     /// Fills the whole buffer.
     fn read_within(&mut self, mut buffer: &mut [u8], longest: Duration) -> Result<()> {
         while !buffer.is_empty() {
-            match self.read(buffer, longest)? {
-                Some(read) => buffer = &mut buffer[read..],
-                None => {
-                    let what = format!("connect to {}", self.address);
-                    return Err(Fault::new(codes::PG_CONNECT, what).because("the server does not answer"));
-                }
-            }
+            let Some(read) = self.read(buffer, longest)? else {
+                let what = format!("connect to {}", self.address);
+                return Err(Fault::new(codes::PG_CONNECT, what).because("the server does not answer"));
+            };
+            buffer = &mut buffer[read..];
         }
         Ok(())
     }

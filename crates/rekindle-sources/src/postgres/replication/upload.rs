@@ -21,7 +21,7 @@ impl Replication {
             tag::COPY_IN => {}
             tag::ERROR => {
                 let error = ServerError::parse(frame.body)?;
-                self.wire.to_ready()?;
+                self.wire.until_ready()?;
                 return Err(error.into_fault(WHAT));
             }
             other => return Err(unexpected(other)),
@@ -36,7 +36,7 @@ impl Replication {
             frontend::copy_done(out);
             Ok(())
         })?;
-        match self.wire.to_ready()? {
+        match self.wire.until_ready()? {
             None => Ok(()),
             Some(error) => Err(error.into_fault(WHAT)),
         }

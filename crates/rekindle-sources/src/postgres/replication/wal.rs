@@ -105,7 +105,7 @@ impl Replication {
         let row = row(frame.body)?;
         let value = |column| text(&row, column)?.ok_or_else(|| garbled("a timeline's end without its place"));
         let end = TimelineEnd { next: Timeline(parsed(value(0)?)?), at: parsed(value(1)?)? };
-        match self.wire.to_ready()? {
+        match self.wire.until_ready()? {
             None => Ok(end),
             Some(error) => Err(error.into_fault("end the stream of a timeline")),
         }
@@ -230,7 +230,7 @@ impl WalStream {
                 frontend::copy_done(out);
                 Ok(())
             })?;
-            if let Some(error) = self.session.wire.to_ready()? {
+            if let Some(error) = self.session.wire.until_ready()? {
                 return Err(error.into_fault("end the stream of WAL"));
             }
         }
