@@ -165,6 +165,8 @@ pub struct Postgres {
     pub exclude_tables: Vec<String>,
     pub exact_counts: bool,
     pub globals: bool,
+    /// Its data directory on this host; needed for a restore of a base backup in place.
+    pub data_dir: Option<PathBuf>,
     pub bin_dir: Option<PathBuf>,
     pub sslmode: Option<String>,
     pub ca_file: Option<PathBuf>,

@@ -6,6 +6,7 @@
 pub mod backup;
 mod component_run;
 mod hooks;
+pub mod pitr;
 pub mod plan;
 pub mod report;
 pub mod restore;

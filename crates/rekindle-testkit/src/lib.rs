@@ -22,6 +22,7 @@ pub mod resp;
 pub mod s3;
 pub mod tls;
 pub mod tools;
+pub mod wal_log;
 
 pub use azure::Azurite;
 pub use gcs::FakeGcs;
@@ -33,3 +34,4 @@ pub use proxy::{Direction, Fault, Proxy};
 pub use redis::{Redis, RedisOptions, RedisProgram};
 pub use resp::Value;
 pub use s3::{S3, S3Key, S3Options};
+pub use wal_log::MemoryLog;

@@ -70,6 +70,7 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
         exclude_tables: owned(section.texts("exclude-tables")),
         exact_counts: section.flag("exact-counts").unwrap_or(false),
         globals: section.flag("globals").unwrap_or(true),
+        data_dir: section.path("data-dir"),
         bin_dir: section.path("bin-dir"),
         sslmode: sslmode.map(|at| at.value.to_owned()),
         ca_file: section.path("ca-file"),

@@ -14,12 +14,14 @@ mod connect;
 pub mod details;
 mod dump;
 mod globals;
+mod moments;
 mod options;
 pub mod physical;
 mod privilege;
 mod probe;
 mod programs;
 mod quote;
+mod recovery;
 pub mod replication;
 mod restore;
 mod tls;
@@ -40,8 +42,10 @@ use capture::{Frozen, LogicalCapture, Prepared};
 use connect::{Server, Session};
 use details::{DETAILS_VERSION, DatabaseRecord, Details, GlobalsRecord, ServerRecord};
 use dump::DumpPlan;
+pub use moments::{Heartbeat, Written, beat, create_restore_point, prepare_heartbeat};
 pub use options::{Databases, PostgresOptions};
 use programs::Programs;
+pub use recovery::{Proof, Recovered};
 pub use restore::{Restored, RestoredDatabase};
 pub use url::{BadUrl, Host, ServerUrl, SslMode};
 
@@ -77,6 +81,10 @@ impl PostgresComponent {
             idle_timeout: self.options.idle_timeout,
             ..replication::ReplicationOptions::new(self.options.url.clone(), self.options.password.clone())
         }
+    }
+
+    fn setup(&self) -> recovery::Setup {
+        recovery::Setup { id: self.id.clone(), options: self.options.clone() }
     }
 
     fn name(&self, doing: &str) -> String {
@@ -196,9 +204,12 @@ impl Component for PostgresComponent {
         request: &RestoreRequest,
         context: &RunContext,
     ) -> Result<RestoreReport> {
-        Box::pin(restore::restore(self, part, request, context))
-            .await
-            .map_err(|fault| fault.during(self.name("restore")))
+        let restored = if recovery::is_base(&*part) {
+            Box::pin(recovery::restore(&self.setup(), part, request, context)).await
+        } else {
+            Box::pin(restore::restore(self, part, request, context)).await
+        };
+        restored.map_err(|fault| fault.during(self.name("restore")))
     }
 
     async fn check(
@@ -207,9 +218,12 @@ impl Component for PostgresComponent {
         report: &RestoreReport,
         context: &RunContext,
     ) -> Result<Vec<Finding>> {
-        Box::pin(check::check(self, part.as_ref(), report, context))
-            .await
-            .map_err(|fault| fault.during(self.name("check")))
+        let checked = if recovery::is_base(&*part) {
+            Box::pin(recovery::check(&self.setup(), &*part, report, context)).await
+        } else {
+            Box::pin(check::check(self, part.as_ref(), report, context)).await
+        };
+        checked.map_err(|fault| fault.during(self.name("check")))
     }
 }
 

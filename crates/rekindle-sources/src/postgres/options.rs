@@ -35,6 +35,8 @@ pub struct PostgresOptions {
     pub exact_counts: bool,
     /// Save roles and their memberships.
     pub globals: bool,
+    /// The server's data directory on this host, for a restore in place.
+    pub data_dir: Option<PathBuf>,
     /// Where `pg_dump` and its companions are, when they are not where they are usually found.
     pub bin_dir: Option<PathBuf>,
     /// Longest wait for a table that somebody has locked.
@@ -61,6 +63,7 @@ impl PostgresOptions {
             exclude_tables: Vec::new(),
             exact_counts: false,
             globals: true,
+            data_dir: None,
             bin_dir: None,
             lock_timeout: Duration::from_mins(5),
             connect_timeout: Duration::from_secs(15),

@@ -24,6 +24,13 @@ pub(super) fn large_objects(role: &str) -> String {
     format!("ALTER ROLE {} SET lo_compat_privileges = on", ident(role))
 }
 
+pub(super) fn restore_points(role: &str) -> String {
+    format!(
+        "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO {} (in the database it connects to)",
+        ident(role)
+    )
+}
+
 /// The statement that removes the reason `pg_dump` gave, when the reason is a privilege.
 pub(super) fn remedy(stderr: &str, role: &str) -> Option<String> {
     let sql = if stderr.contains("row-level security") || stderr.contains("row security") {

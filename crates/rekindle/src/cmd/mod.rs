@@ -13,7 +13,9 @@ mod list;
 mod ls;
 mod man;
 mod prune;
+mod recovery;
 mod restore;
+mod restore_points;
 mod show;
 mod status;
 mod verify;
@@ -36,6 +38,7 @@ pub(crate) enum Command {
     Cat(cat::Cat),
     Verify(verify::Verify),
     Restore(restore::Restore),
+    RestorePoints(restore_points::RestorePoints),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Key(key::Key),
@@ -59,6 +62,7 @@ impl Command {
             Self::Cat(_) => "cat",
             Self::Verify(_) => "verify",
             Self::Restore(_) => "restore",
+            Self::RestorePoints(_) => "restore-points",
             Self::Status(_) => "status",
             Self::Doctor(_) => "doctor",
             Self::Key(_) => "key",
@@ -86,6 +90,7 @@ impl Command {
                 };
             }
             Self::Restore(command) => command.run(session),
+            Self::RestorePoints(command) => command.run(session),
             Self::Status(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),

@@ -10,12 +10,15 @@ use rekindle_config::{Config, SecretRef};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{Component, Level, RestoreRequest, Target};
+use rekindle_core::timeline::{RecoveryTarget, Stop};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 use rekindle_engine::restore::{ItemReport, RestoreItem, RestorePlan, RestoreSummary, restore};
 use rekindle_engine::{BackupPlan, HookSet};
+use rekindle_repo::Repo;
 use rekindle_sources::hook::ProcessHooks;
 
 use super::foreign;
+use super::recovery::{self, RecoveryArgs};
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::components::{self, Logs, Server, Wishes};
@@ -31,7 +34,7 @@ const JOBS: usize = 2;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Restore {
-    /// Beginning of the point's id, or `latest`
+    /// Beginning of the point's id, or `latest`; left out when a moment is given
     point: String,
     /// Components or groups to restore; `full` or none: all of the point
     #[arg(value_name = "full|COMPONENT|GROUP")]
@@ -69,10 +72,13 @@ pub(crate) struct Restore {
     /// Show the plan, restore nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    recovery: RecoveryArgs,
 }
 
 impl Restore {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let target = self.recovery.target()?;
         // A repository given by hand may stand for a stack that is not configured here.
         let config = match wire::config(session) {
             Ok(config) => Some(config),
@@ -84,6 +90,9 @@ impl Restore {
             Err(faults) => return Err(faults),
         };
         let repository = Arc::new(wire::open(session, &wire::place(session)?)?);
+        if let Some(target) = target {
+            return self.recover(session, &repository, config.as_ref(), &target);
+        }
         let point = match wire::point(&repository, &self.point) {
             Err(fault) if fault.is(codes::REPO_NO_POINT) && !self.dry_run => {
                 let Some(snapshot) = foreign::find(&repository, &self.point)? else { return Err(fault.into()) };
@@ -97,7 +106,7 @@ impl Restore {
             }
             found => found?,
         };
-        let plan = self.plan(&point, config.as_ref(), wire::logs(&repository))?;
+        let plan = self.plan(session, &repository, &point, config.as_ref())?;
         if self.dry_run {
             let view = plan.view(&*repository)?;
             let rows: Vec<Vec<String>> = view.items.iter().map(plan_row).collect();
@@ -140,7 +149,49 @@ impl Restore {
         Ok(ids.into_iter().map(|id| format!("`{id}`")).collect())
     }
 
-    fn plan(&self, point: &RecoveryPoint, config: Option<&Config>, wal: Logs) -> Result<RestorePlan> {
+    /// `restore [POINT] DATABASE --at …`
+    fn recover(
+        &self,
+        session: &Session,
+        repository: &Arc<Repo>,
+        config: Option<&Config>,
+        target: &RecoveryTarget,
+    ) -> Result<Answer, Faults> {
+        let words: Vec<&str> =
+            std::iter::once(self.point.as_str()).chain(self.components.iter().map(String::as_str)).collect();
+        let found = recovery::Found::words(&words, repository, config)?;
+        let resolved = self.recovery.resolve(session, repository, &found, target)?;
+        if self.dry_run {
+            return Ok(recovery::answer(&resolved));
+        }
+        let id = &found.component;
+        let from = found.points.iter().find(|point| *point.id() == resolved.plan.point);
+        let Some((point, record)) = from.and_then(|point| Some((point, point.manifest().component(id)?))) else {
+            return Err(Fault::new(codes::RUN_BUG, "find the point of the plan").into());
+        };
+        let component = self.component(record, config, &Wishes::default())?;
+        let request = RestoreRequest {
+            point: point.id().clone(),
+            target: self.target(record, 1)?,
+            select: self.select.clone(),
+            overwrite: self.overwrite,
+            jobs: self.jobs,
+            server: None,
+            recovery: Some(resolved),
+        };
+        let plan = RestorePlan::new(point.id().clone(), vec![RestoreItem { component, request }], None)?;
+        let (context, _scratch) = session.context()?;
+        let work = restore(plan, Arc::clone(repository) as _, Arc::new(ProcessHooks), &context);
+        Ok(answer(&session.runtime.block_on(work)?))
+    }
+
+    fn plan(
+        &self,
+        session: &Session,
+        repository: &Repo,
+        point: &RecoveryPoint,
+        config: Option<&Config>,
+    ) -> Result<RestorePlan> {
         let records = self.records(point, config)?;
         let server = self
             .server
@@ -152,10 +203,18 @@ impl Restore {
             return Err(Fault::new(codes::CLI_USAGE, what)
                 .hint("give a URL such as postgres://… or redis://…, and choose the component"));
         }
-        let wishes = Wishes { server, wal, ..Wishes::default() };
+        let wishes = Wishes { server, wal: wire::logs(repository), ..Wishes::default() };
         let mut items = Vec::new();
         for record in &records {
             let component = self.component(record, config, &wishes)?;
+            let recovery = if components::is_base(record) {
+                // The log is needed where the base backup itself does not hold all that it takes.
+                let found = recovery::Found { component: record.id.clone(), points: vec![point.clone()], only: None };
+                let target = RecoveryTarget::new(Stop::Immediate);
+                Some(self.recovery.resolve(session, repository, &found, &target)?)
+            } else {
+                None
+            };
             let request = RestoreRequest {
                 point: point.id().clone(),
                 target: self.target(record, records.len())?,
@@ -163,7 +222,7 @@ impl Restore {
                 overwrite: self.overwrite,
                 jobs: self.jobs,
                 server: None,
-                recovery: None,
+                recovery,
             };
             items.push(RestoreItem { component, request });
         }
@@ -211,6 +270,7 @@ impl Restore {
     ) -> Result<Arc<dyn Component>> {
         let configured = config.and_then(|config| config.components.iter().find(|one| one.id == record.id));
         match configured {
+            one if components::is_base(record) => components::of_base(record, one),
             Some(one) if one.kind() == record.kind => {
                 let stack = config.map_or("", |config| config.stack.name.as_str());
                 components::of_config(one, stack, &[], wishes)
@@ -264,7 +324,12 @@ impl Restore {
         let Some(config) = config.filter(|_| self.in_place && !self.no_safety_point) else {
             return Ok(None);
         };
-        let ids: Vec<ComponentId> = records.iter().map(|record| record.id.clone()).collect();
+        // The server of a base backup is stopped before a restore in place: its directory is kept instead.
+        let ids: Vec<ComponentId> =
+            records.iter().filter(|record| !components::is_base(record)).map(|record| record.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(None);
+        }
         BackupPlan::new(
             config.stack.name.clone(),
             wire::host(config),

@@ -10,6 +10,7 @@ use rekindle_config::{
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::note::NoteClass;
 use rekindle_core::port::Component;
+use rekindle_core::wal::BaseBackup;
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
@@ -125,6 +126,41 @@ pub(crate) fn of_config(
     }
 }
 
+/// Whether a stored component is a base backup, whatever the configuration says of it now.
+pub(crate) fn is_base(record: &ComponentRecord) -> bool {
+    BaseBackup::of(&record.details).is_some()
+}
+
+/// A base backup of a point: it comes back as a cluster of its own and needs no server.
+pub(crate) fn of_base(record: &ComponentRecord, configured: Option<&Configured>) -> Result<Arc<dyn Component>> {
+    let options = match configured.map(|one| &one.kind) {
+        Some(Kind::Postgres(postgres)) => postgres_options(postgres, None)?,
+        _ => PostgresOptions::new(server_url("postgres://postgres@localhost/postgres")?, None),
+    };
+    Ok(Arc::new(PostgresComponent::new(record.id.clone(), options)))
+}
+
+/// The configured PostgreSQL server: the named one, else the only one.
+pub(crate) fn postgres_of(config: &Config, word: Option<&str>) -> Result<PostgresOptions> {
+    let named = |one: &&Configured| word.is_none_or(|word| one.id.as_str() == word);
+    let servers: Vec<&Postgres> = config
+        .components
+        .iter()
+        .filter(named)
+        .filter_map(|one| match &one.kind {
+            Kind::Postgres(postgres) => Some(postgres),
+            _ => None,
+        })
+        .collect();
+    match servers[..] {
+        [one] => postgres_options(one, None),
+        [] => Err(Fault::new(codes::ENGINE_NO_COMPONENT, "find the PostgreSQL component in the configuration")
+            .hint("rekindle check-config lists them; name one with --component")),
+        _ => Err(Fault::new(codes::CLI_USAGE, "choose a PostgreSQL component: there are several")
+            .hint("name one with --component")),
+    }
+}
+
 /// A component of a point that is not configured here: good for a restore into a new place.
 pub(crate) fn of_record(record: &ComponentRecord, wishes: &Wishes) -> Result<Arc<dyn Component>> {
     let id: ComponentId = record.id.clone();
@@ -223,6 +259,7 @@ fn postgres_options(postgres: &Postgres, server: Option<&Server>) -> Result<Post
     options.exact_counts = postgres.exact_counts;
     options.globals = postgres.globals;
     options.bin_dir.clone_from(&postgres.bin_dir);
+    options.data_dir.clone_from(&postgres.data_dir);
     options.spool_dir.clone_from(&postgres.spool_dir);
     if let Some(longest) = postgres.lock_timeout {
         options.lock_timeout = longest;

@@ -2,7 +2,7 @@
 
 use crate::run::Place;
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "init",
     "check-config",
     "backup",
@@ -12,6 +12,7 @@ const VERBS: [&str; 17] = [
     "cat",
     "verify",
     "restore",
+    "restore-points",
     "status",
     "doctor",
     "key",

@@ -1,0 +1,158 @@
+//! Whether a recovered cluster serves: it is started again, and asked.
+
+use std::time::{Duration, Instant};
+
+use rekindle_core::port::{Finding, PartReader, RestoreReport, RunContext};
+use rekindle_core::{Fault, Result, codes};
+
+use super::owner::Owner;
+use super::seen::Seen;
+use super::server::{Launch, PORT, Running};
+use super::{Recovered, Setup, base_of};
+use crate::postgres::catalog::get;
+use crate::postgres::connect::{Server, Session};
+use crate::postgres::options::PostgresOptions;
+use crate::postgres::programs::Programs;
+use crate::postgres::url::{Host, ServerUrl, SslMode};
+
+/// A clean start has nothing to replay.
+const START_MAX: Duration = Duration::from_mins(10);
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// Starts the cluster, asks it, stops it.
+pub(in crate::postgres) async fn check(
+    setup: &Setup,
+    part: &dyn PartReader,
+    report: &RestoreReport,
+    context: &RunContext,
+) -> Result<Vec<Finding>> {
+    let recovered: Recovered = serde_json::from_value(report.details.clone())
+        .map_err(|error| Fault::new(codes::RUN_BUG, "read the report of the restore").because(error))?;
+    let Some(proof) = &recovered.proof else {
+        return Ok(vec![Finding::warning(
+            "the cluster was laid out and not started, so nothing is proved yet",
+            "start it, and look at its log for where it stopped",
+        )]);
+    };
+    let base = base_of(part)?;
+    let mut findings = vec![match &proof.stopped {
+        Some(line) => Finding::good(format!("the server's own words: {line}")),
+        None => Finding::good("replayed to the end of the log"),
+    }];
+    if let Some(at) = proof.last_transaction {
+        findings.push(Finding::good(format!("the last transaction that was replayed ended at {at}")));
+    }
+    if base.checksum_failures > 0 {
+        findings.push(Finding::warning(
+            format!("{} pages were damaged on the server when the base backup was taken", base.checksum_failures),
+            "look at the tables with pg_amcheck; restore from an older base backup if they matter",
+        ));
+    }
+    let (programs, owner) = (
+        Programs { directory: recovered.bin_dir.clone(), major: base.server_version / 10_000, version: String::new() },
+        recovered.owner.map(|(uid, gid)| Owner { uid, gid }),
+    );
+    let data = recovered.directory.clone();
+    let cancel = context.cancel.clone();
+    let running = crate::postgres::blocking(move || {
+        // A copy, whatever it is: nothing of its own is to happen while it is looked at.
+        let launch = Launch { programs: &programs, data: &data, owner, copy: true, more: Vec::new() };
+        let mut running = launch.start()?;
+        wait_ready(&mut running, &cancel)?;
+        Ok(running)
+    })
+    .await?;
+    let asked = ask(&setup.options, &running, &base.cluster.system.to_string(), proof.timeline.0, &mut findings).await;
+    crate::postgres::blocking(move || running.stop()).await?;
+    asked?;
+    Ok(findings)
+}
+
+fn wait_ready(running: &mut Running, cancel: &rekindle_core::Cancel) -> Result<()> {
+    let (mut seen, since) = (Seen::default(), Instant::now());
+    while since.elapsed() < START_MAX {
+        cancel.check()?;
+        let ended = running.ended();
+        for line in running.lines()? {
+            seen.line(&line);
+        }
+        if seen.ready {
+            return Ok(());
+        }
+        if let Some(status) = ended {
+            return Err(Fault::new(codes::PITR_SERVER, "start the recovered cluster for its check")
+                .because(format!("the server ended with {status}: {}", seen.words.join("; "))));
+        }
+        std::thread::sleep(super::POLL);
+    }
+    Err(Fault::new(codes::PITR_SERVER, "start the recovered cluster for its check")
+        .because(format!("it was not ready within {} min", START_MAX.as_secs() / 60)))
+}
+
+/// A connection to the recovered server, as the first role that is there.
+async fn connect(options: &PostgresOptions, running: &Running, database: &str) -> Result<Session> {
+    let mut last = None;
+    for user in ["postgres", options.url.user.as_str()] {
+        let url = ServerUrl {
+            host: Host::Socket(running.socket().to_owned()),
+            port: PORT,
+            user: user.to_owned(),
+            database: database.to_owned(),
+            ssl_mode: SslMode::Disable,
+            root_certificate: None,
+        };
+        let server = Server { url, password: None, connect_timeout: CONNECT_MAX };
+        match server.connect(database).await {
+            Ok(session) => return Ok(session),
+            Err(fault) => last = Some(fault),
+        }
+    }
+    Err(last.unwrap_or_else(|| Fault::new(codes::RUN_BUG, "connect to the recovered server")))
+}
+
+async fn ask(
+    options: &PostgresOptions,
+    running: &Running,
+    system: &str,
+    timeline: u32,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let session = match connect(options, running, "postgres").await {
+        Ok(session) => session,
+        Err(_) => connect(options, running, "template1").await?,
+    };
+    let sql = "SELECT pg_is_in_recovery(), (SELECT timeline_id FROM pg_control_checkpoint()), \
+               (SELECT system_identifier::text FROM pg_control_system()), current_setting('data_checksums')";
+    let row = session.row("ask the recovered server who it is", sql, &[]).await?;
+    let (recovering, now, who): (bool, i32, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    let as_planned = !recovering && who == system && u32::try_from(now) == Ok(timeline);
+    findings.push(if as_planned {
+        Finding::good(format!("it serves as cluster {who} on timeline {now}"))
+    } else {
+        Finding::bad(
+            format!("it says: cluster {who}, timeline {now}, in recovery: {recovering}"),
+            format!("expected cluster {system} on timeline {timeline}; do not use this directory"),
+        )
+    });
+    let sql = "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
+    let names: Vec<String> =
+        session.rows("list the databases", sql, &[]).await?.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
+    drop(session);
+    for name in names {
+        findings.push(match database(options, running, &name).await {
+            Ok(text) => Finding::good(text),
+            Err(fault) => Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"),
+        });
+    }
+    Ok(())
+}
+
+/// Reads the catalogue of one database, and the first page of every table in it.
+async fn database(options: &PostgresOptions, running: &Running, name: &str) -> Result<String> {
+    let session = connect(options, running, name).await?;
+    let sql = "SELECT count(*), coalesce(sum(pg_relation_size(c.oid)), 0)::int8 \
+               FROM pg_class c WHERE c.relkind IN ('r', 'm', 'i', 't', 'S')";
+    let row = session.row("look at every relation", sql, &[]).await?;
+    let (count, bytes): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
+    Ok(format!("database `{name}`: {count} relations, {bytes} bytes, all there"))
+}
