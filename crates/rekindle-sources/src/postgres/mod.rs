@@ -24,6 +24,7 @@ mod quote;
 mod recovery;
 pub mod replication;
 mod restore;
+mod setup;
 mod tls;
 mod url;
 
@@ -47,6 +48,7 @@ pub use options::{Databases, PostgresOptions};
 use programs::Programs;
 pub use recovery::{Proof, Recovered};
 pub use restore::{Restored, RestoredDatabase};
+pub use setup::look_at_log;
 pub use url::{BadUrl, Host, ServerUrl, SslMode};
 
 use crate::child::Stop;

@@ -48,6 +48,7 @@ impl Doctor {
                 Ok(component) => probe(session, &component, &context),
                 Err(fault) => Section::failed(one.id.as_str(), &fault),
             });
+            sections.extend(log(session, &config, one));
         }
         Ok(answer(&sections))
     }
@@ -59,6 +60,21 @@ fn probe(session: &Session, component: &Arc<dyn Component>, context: &RunContext
         Ok(findings) => Section { scope: scope.to_owned(), findings },
         Err(fault) => Section::failed(scope, &fault),
     }
+}
+
+/// The server of base backups: role, settings, slots.
+fn log(session: &Session, config: &Config, one: &rekindle_config::Component) -> Option<Section> {
+    let (options, wal, slot) = match components::log_of(config, one) {
+        Ok(Some(found)) => found,
+        Ok(None) => return None,
+        Err(fault) => return Some(Section::failed(one.id.as_str(), &fault)),
+    };
+    let scope = one.id.as_str();
+    let looked = session.runtime.block_on(rekindle_sources::postgres::look_at_log(&options, wal, &slot));
+    Some(match looked {
+        Ok(findings) => Section { scope: scope.to_owned(), findings },
+        Err(fault) => Section::failed(scope, &fault),
+    })
 }
 
 fn repository(session: &Session, config: &Config) -> Section {

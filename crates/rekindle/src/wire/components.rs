@@ -10,7 +10,7 @@ use rekindle_config::{
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::note::NoteClass;
 use rekindle_core::port::Component;
-use rekindle_core::wal::BaseBackup;
+use rekindle_core::wal::{BaseBackup, WalMode};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
@@ -138,6 +138,14 @@ pub(crate) fn of_base(record: &ComponentRecord, configured: Option<&Configured>)
         _ => PostgresOptions::new(server_url("postgres://postgres@localhost/postgres")?, None),
     };
     Ok(Arc::new(PostgresComponent::new(record.id.clone(), options)))
+}
+
+/// The server, the log and the slot of a component that is saved by base backups.
+pub(crate) fn log_of(config: &Config, one: &Configured) -> Result<Option<(PostgresOptions, WalMode, String)>> {
+    let Kind::Postgres(postgres) = &one.kind else { return Ok(None) };
+    let PostgresMethod::Physical(physical) = &postgres.method else { return Ok(None) };
+    let slot = physical.slot_for(&config.stack.name, &one.id);
+    Ok(Some((postgres_options(postgres, None)?, physical.wal, slot.as_str().to_owned())))
 }
 
 /// The configured PostgreSQL server: the named one, else the only one.
