@@ -83,7 +83,7 @@ pub(super) fn postgres(section: &Section<'_>) -> Option<Postgres> {
 /// Keys that only `pg_dump` understands, and those that only base backups do.
 const LOGICAL_ONLY: [&str; 8] =
     ["databases", "schema-only", "tables", "exclude-tables", "exact-counts", "globals", "lock-timeout", "spool-dir"];
-const PHYSICAL_ONLY: [&str; 2] = ["wal", "slot"];
+const PHYSICAL_ONLY: [&str; 3] = ["wal", "slot", "data-dir"];
 
 fn method(section: &Section<'_>) -> PostgresMethod {
     let physical = section.choice("method").is_some_and(|at| at.value == "physical");

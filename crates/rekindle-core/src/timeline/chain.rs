@@ -74,21 +74,6 @@ pub(super) fn lies_on(base: &BaseBackup, path: &[Leg]) -> bool {
     stop_on && base.wal_ranges.iter().all(|range| holds(range.timeline, range.start, range.end))
 }
 
-/// The segments that the base backup itself holds: those its own consistency needs.
-fn own_segments(base: &BaseBackup) -> BTreeSet<SegmentName> {
-    let size = base.cluster.segment_size;
-    let mut own = BTreeSet::new();
-    for range in &base.wal_ranges {
-        let last = last_of(range.end, size);
-        let mut number = SegmentNumber::of(range.start, size);
-        while number <= last {
-            own.insert(SegmentName { timeline: range.timeline, number });
-            number = number.next();
-        }
-    }
-    own
-}
-
 /// The segment of the last byte before a position.
 fn last_of(end: Lsn, size: SegmentSize) -> SegmentNumber {
     SegmentNumber::of(Lsn(end.0.saturating_sub(1)), size)
@@ -233,7 +218,7 @@ pub(super) fn chain(base: &BaseBackup, log: &Inventory, path: &[Leg]) -> Option<
     if !lies_on(base, path) {
         return None;
     }
-    let walk = Walk { base, log, own: own_segments(base), path, size: base.cluster.segment_size };
+    let walk = Walk { base, log, own: base.own_segments(), path, size: base.cluster.segment_size };
     Some(walk.run(last.timeline))
 }
 

@@ -1,8 +1,10 @@
 //! What a recovery point records of a physical base backup.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, Lsn, Timeline};
+use super::{Cluster, Lsn, SegmentName, SegmentNumber, Timeline};
 
 /// A stretch of the log on one timeline that a base backup needs to become consistent, as the
 /// `WAL-Ranges` of `backup_manifest` name it.
@@ -52,5 +54,22 @@ impl BaseBackup {
     /// capture.
     pub fn of(details: &serde_json::Value) -> Option<Result<Self, serde_json::Error>> {
         details.get(Self::KEY).map(Self::deserialize)
+    }
+
+    /// The segments that the base backup itself holds in its `pg_wal`: those that its own
+    /// consistency needs.
+    pub fn own_segments(&self) -> BTreeSet<SegmentName> {
+        let size = self.cluster.segment_size;
+        let mut own = BTreeSet::new();
+        for range in &self.wal_ranges {
+            // The segment of the last byte before the end.
+            let last = SegmentNumber::of(Lsn(range.end.0.saturating_sub(1)), size);
+            let mut number = SegmentNumber::of(range.start, size);
+            while number <= last {
+                own.insert(SegmentName { timeline: range.timeline, number });
+                number = number.next();
+            }
+        }
+        own
     }
 }

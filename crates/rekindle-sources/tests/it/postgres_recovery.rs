@@ -1,6 +1,7 @@
 //! Recovery of a physical base backup to a moment, on real servers.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -304,6 +305,7 @@ fn a_lost_segment_of_the_base_backup_and_a_closed_directory_are_refused_before_a
     };
     let closed = tempfile::tempdir().unwrap();
     if Postgres::os_user().is_some() {
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let name = closed.path().join("x");
         let fault = is_fault(world.recover(recovery(), &part, name.to_str().unwrap()), codes::PITR_PLACE);
         assert!(fault.chain().contains("may not pass"), "{fault:?}");
@@ -319,6 +321,21 @@ fn a_lost_segment_of_the_base_backup_and_a_closed_directory_are_refused_before_a
     alone.log = None;
     is_fault(world.recover(alone, &part, "lost"), codes::PITR_HOLE);
     assert!(!world.path("lost").exists());
+}
+
+#[test]
+fn a_base_backup_alone_comes_back_without_a_log() {
+    let world = World::new(15);
+    world.mark();
+    let part = world.base("base");
+    world.mark();
+    let mut alone = planned(&to(Stop::Immediate), &[&part], &world.log()).unwrap();
+    alone.log = None;
+    let recovering = world.recover(alone, &part, "restored").unwrap();
+    all_good(&recovering);
+    assert_eq!(world.serve(&recovering.data).psql("postgres", MARKERS), "1");
+    let mode = fs::metadata(&recovering.data).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
 
 fn give(path: &Path) {

@@ -1,16 +1,23 @@
 //! `status`
 
+use std::sync::Arc;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 use rekindle_config::Config;
 use rekindle_core::objective::Verdict;
+use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Repository;
-use rekindle_core::{Class, Fault, codes};
+use rekindle_core::{Class, ComponentId, Fault, codes};
+use rekindle_engine::pitr::Recoverable;
 use rekindle_engine::status::{ComponentStatus, Expectation, status};
+use rekindle_repo::Repo;
+use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
 use crate::output::Answer;
-use crate::session::{Faults, Session};
+use crate::session::{Faults, Session, SystemClock};
+use crate::wire::components;
 use crate::{human, wire};
 
 /// Judge every component against its objectives
@@ -23,7 +30,9 @@ impl Status {
         let config = wire::config(session)?;
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, &config.repository, given.as_ref())?;
-        let points = wire::open(session, &place)?.points()?;
+        let repository = wire::open(session, &place)?;
+        let points = repository.points()?;
+        let logs = logs(session, &config, &repository, &points)?;
         let expected: Vec<Expectation> = config
             .components
             .iter()
@@ -45,16 +54,64 @@ impl Status {
             judged.points,
             human::table(&["COMPONENT", "KIND", "CAPTURED", "AGE", "TRUST", "VERDICT", "SCHEDULE"], &rows)
         );
+        let text = logs.iter().fold(text, |text, log| format!("{text}\n{}\n", log.text(session.now())));
         let exit = if overdue.iter().any(Option::is_some) { Class::Negative.exit_code() } else { judged.exit_code() };
         let mut result = serde_json::to_value(&judged).unwrap_or(Value::Null);
         for (n, late) in overdue.iter().enumerate() {
             if let Some(one) = result.pointer_mut(&format!("/components/{n}")) {
                 one["overdue_since"] = json!(late);
+                let log = logs.iter().find(|log| log.component == judged.components[n].component);
+                one["recoverable_to"] = json!(log.and_then(|log| log.to));
             }
         }
         let answer = Answer::data(result, text).exit(exit);
         Ok(if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) })
     }
+}
+
+/// How far the log of a component goes.
+struct LogEnd {
+    component: ComponentId,
+    /// The newest commit that comes back; none when there is no base backup with a log.
+    to: Option<jiff::Timestamp>,
+    why: String,
+}
+
+impl LogEnd {
+    fn text(&self, now: jiff::Timestamp) -> String {
+        match self.to {
+            Some(to) => {
+                let age = u64::try_from(now.duration_since(to).as_secs()).unwrap_or(0);
+                let (at, age) = (human::time(to), human::seconds(age));
+                format!("{}: can be recovered to {at}, {age} ago; then {}", self.component, self.why)
+            }
+            None => format!("{}: no moment can be recovered: {}", self.component, self.why),
+        }
+    }
+}
+
+/// The end of every log that is kept. The newest commit in it is the true recovery point.
+fn logs(
+    session: &Session,
+    config: &Config,
+    repository: &Repo,
+    points: &[RecoveryPoint],
+) -> Result<Vec<LogEnd>, Faults> {
+    let archive = Archive::new(repository, Arc::new(SystemClock));
+    let (context, _scratch) = session.context()?;
+    let mut ends = Vec::new();
+    for one in &config.components {
+        let Some((_, wal, _)) = components::log_of(config, one)? else { continue };
+        if !wal.keeps_log() {
+            continue;
+        }
+        let reachable = Recoverable::gather(points, &one.id, &archive)?.reachable(&context)?;
+        let newest = reachable.into_iter().last();
+        let to = newest.as_ref().and_then(|window| window.to);
+        let why = newest.map_or_else(|| "there is no base backup yet".to_owned(), |window| window.end_text);
+        ends.push(LogEnd { component: one.id.clone(), to, why });
+    }
+    Ok(ends)
 }
 
 /// Since when the next capture should be there, if it is late.

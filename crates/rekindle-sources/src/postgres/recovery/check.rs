@@ -52,11 +52,10 @@ pub(in crate::postgres) async fn check(
         Programs { directory: recovered.bin_dir.clone(), major: base.server_version / 10_000, version: String::new() },
         recovered.owner.map(|(uid, gid)| Owner { uid, gid }),
     );
-    let data = recovered.directory.clone();
+    let (data, copy) = (recovered.directory.clone(), !recovered.in_place);
     let cancel = context.cancel.clone();
     let running = crate::postgres::blocking(move || {
-        // A copy, whatever it is: nothing of its own is to happen while it is looked at.
-        let launch = Launch { programs: &programs, data: &data, owner, copy: true, more: Vec::new() };
+        let launch = Launch { programs: &programs, data: &data, owner, copy, more: Vec::new() };
         let mut running = launch.start()?;
         wait_ready(&mut running, &cancel)?;
         Ok(running)

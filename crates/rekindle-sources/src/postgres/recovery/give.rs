@@ -138,7 +138,11 @@ impl Giver {
         Owner::give_tree(owner, &spool).map_err(|error| io_fault("set the owner of", &spool, error))?;
         let hold = log.as_ref().and_then(|log| keep(&**log, plan, warnings));
         let shared = Arc::new(Shared::default());
-        let supply = Supply::of(plan);
+        let mut supply = Supply::of(plan);
+        if log.is_none() {
+            // What there is, the server has from the base backup.
+            supply.items.iter_mut().for_each(|item| item.1 = Source::Own);
+        }
         let control = Control {
             spool: spool.clone(),
             owner,
@@ -356,6 +360,9 @@ impl Control {
             match done.try_recv() {
                 Ok((index, Ok(()))) => self.states.insert(index, State::Ready),
                 Ok((index, Err(fault))) => self.states.insert(index, State::Failed(fault)),
+                Err(TryRecvError::Disconnected) if self.log.is_some() => {
+                    return Err(Fault::new(codes::RUN_BUG, "fetch the log: the threads for it ended"));
+                }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             };
         }
@@ -379,7 +386,7 @@ impl Control {
     }
 
     fn ask(&mut self, jobs: &Job, index: usize) {
-        if self.log.is_some() && jobs.send(index).is_ok() {
+        if jobs.send(index).is_ok() {
             self.states.insert(index, State::Fetching);
         }
     }

@@ -67,6 +67,9 @@ pub struct Recovered {
     pub proof: Option<Proof>,
     /// Segments that were replayed.
     pub segments: u64,
+    /// Whether it took the place of the original, and is no copy beside it.
+    #[serde(default)]
+    pub in_place: bool,
 }
 
 /// Turns an I/O error at a path into a fault.
@@ -163,6 +166,9 @@ impl Job {
         if recovery.plan.base != base {
             return Err(Fault::new(codes::RUN_BUG, "recover: the plan is for another base backup"));
         }
+        if recovery.log.is_none() && recovery.plan.target.stop != Stop::Immediate {
+            return Err(Fault::new(codes::RUN_BUG, "recover to a moment: there is no log"));
+        }
         let live = setup.options.data_dir.as_deref();
         let place = Place::of(&setup.id, live, request)?;
         if let Target::InPlace { discard_old: true } = request.target {
@@ -200,7 +206,9 @@ impl Job {
 
     fn lay_out(&mut self, part: &dyn PartReader) -> Result<()> {
         self.phase("fetch the base backup")?;
-        let restored = tree::restore(part, &self.base, &self.plan().chain.own, &self.place, &self.context)?;
+        let alone = self.recovery.log.is_none();
+        let own = if alone { self.base.own_segments() } else { self.plan().chain.own.clone() };
+        let restored = tree::restore(part, &self.base, &own, &self.place, &self.context)?;
         for problem in &restored.done.attribute_problems {
             self.report.warnings.push(format!("{}: {}", problem.path, problem.why));
         }
@@ -267,6 +275,7 @@ impl Job {
             target: self.plan().target.stop.to_string(),
             proof,
             segments,
+            in_place: !self.is_copy(),
         };
         serde_json::to_value(recovered).map_err(|error| Fault::new(codes::RUN_BUG, "write the report").because(error))
     }

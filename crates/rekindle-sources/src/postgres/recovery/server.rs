@@ -59,7 +59,7 @@ impl Launch<'_> {
             ("hba_file", at("pg_hba.conf")),
             ("ident_file", at("pg_ident.conf")),
             ("ssl", "off".to_owned()),
-            ("external_pid_file", String::new()),
+            ("external_pid_file", at("pid")),
             ("logging_collector", "off".to_owned()),
             ("log_destination", "stderr".to_owned()),
             ("log_min_messages", "warning".to_owned()),
@@ -90,6 +90,8 @@ impl Launch<'_> {
         }
         if self.programs.major >= 15 {
             settings.push(("archive_library", String::new()));
+            // Reading ahead would ask for segments behind the target, which may be damaged.
+            settings.push(("recovery_prefetch", "off".to_owned()));
         }
         if !self.data.join("postgresql.conf").exists() {
             settings.push(("config_file", at("postgresql.conf")));
@@ -101,7 +103,10 @@ impl Launch<'_> {
 
     /// Starts it. It is not ready yet.
     pub(super) fn start(self) -> Result<Running> {
-        let private = tempfile::Builder::new().prefix("rekindle-pg-").tempdir().map_err(|error| {
+        // Whoever reaches the socket is let in: nobody else may enter.
+        let closed = Permissions::from_mode(0o700);
+        let made = tempfile::Builder::new().prefix("rekindle-pg-").permissions(closed).tempdir();
+        let private = made.map_err(|error| {
             Fault::new(codes::PITR_IO, "make a private directory")
                 .because(error)
                 .hint("set TMPDIR to another directory")
