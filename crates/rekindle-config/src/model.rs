@@ -49,6 +49,8 @@ pub struct Repository {
     pub password: SecretRef,
     /// zstd level, 1 ..= 22.
     pub compression: Option<i32>,
+    /// Whether the opened key may be kept on this host; only asked for passwords that lie here anyway.
+    pub key_cache: bool,
     pub access: Access,
 }
 

@@ -123,6 +123,11 @@ impl SecretRef {
         }
     }
 
+    /// Whether the secret lies in a file of this host: whoever may read files as this user has it.
+    pub fn lies_on_this_host(&self) -> bool {
+        matches!(self.source, Source::File(_) | Source::Credential(_))
+    }
+
     /// Gets the secret now. One newline at its end is taken off; an empty one is an error.
     pub fn resolve(&self) -> Result<Secret<String>> {
         self.resolve_in(&Surroundings::of_process())
@@ -354,6 +359,13 @@ mod tests {
             assert!(fault.chain().contains(said), "{}", fault.chain());
             assert!(fault.chain().contains("x.toml:1: password"), "{}", fault.chain());
             assert!(fault.hint_text().is_some());
+        }
+    }
+
+    #[test]
+    fn a_file_and_a_credential_lie_on_this_host() {
+        for (text, lies) in [("file:/x", true), ("credential:x", true), ("env:X", false), ("command:cat /x", false)] {
+            assert_eq!(reference(text).lies_on_this_host(), lies, "{text}");
         }
     }
 

@@ -60,7 +60,11 @@ pub(crate) const ROOT: &[Key] = &[
 pub(crate) const STACK: &[Key] = &[
     must("name", Shape::Text, "Name of the stack: letters, digits, `.`, `-`, `_`."),
     key("host", Shape::Text, "Name written into points instead of this host's own."),
-    key("state-dir", Shape::Path, "Directory for the run journal and caches."),
+    key(
+        "state-dir",
+        Shape::Path,
+        "Directory for the run journal and caches; else $STATE_DIRECTORY, $XDG_STATE_HOME/rekindle, /var/lib/rekindle (root) or ~/.local/state/rekindle.",
+    ),
     key("max-skew", Shape::Duration, "Greatest acceptable time between the captures of one point."),
 ];
 
@@ -72,6 +76,11 @@ pub(crate) const REPOSITORY: &[Key] = &[
         "The repository's password. Without it nothing can be restored: keep a copy elsewhere.",
     ),
     key("compression", Shape::Integer { min: 1, max: 22 }, "zstd level."),
+    key(
+        "key-cache",
+        Shape::Bool,
+        "Whether the opened key of a password from `file:` or `credential:` is kept in `state-dir`; true when left out.",
+    ),
     key("endpoint", Shape::Text, "URL of the storage service, when it is not the provider's own."),
     key("region", Shape::Text, "Region (s3)."),
     key("path-style", Shape::Bool, "Whether the bucket stands in the path instead of the host name (s3)."),

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod chunker;
 pub mod format;
+mod key_cache;
 pub mod lease;
 pub mod ledger;
 pub mod lock;
@@ -16,5 +17,6 @@ pub mod wal;
 pub mod write;
 
 pub use chunker::Chunking;
+pub use key_cache::KeyCache;
 pub use repo::{Repo, RepoOptions};
 pub use write::Session;

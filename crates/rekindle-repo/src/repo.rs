@@ -14,7 +14,8 @@ use crate::chunker::{Chunking, Cutter};
 use crate::format::config::{Config, VERSIONS};
 use crate::format::crypto::Key;
 use crate::format::key::{KeyFault, KeyFile};
-use crate::format::{BadFormat, names};
+use crate::format::{BadFormat, Id, names};
+use crate::key_cache::{Cached, KeyCache};
 use crate::points::{Reader, ReaderCache};
 
 /// Several of these fit into the 25 minutes after which a lock is not relied on any more.
@@ -37,6 +38,9 @@ pub struct RepoOptions {
     pub lock_refresh: Duration,
     /// How the content of single components is cut; the others take [`Chunking::Content`].
     pub chunking: BTreeMap<ComponentId, Chunking>,
+    /// Where the opened master key is kept for the next run; only for passwords that lie on this
+    /// host anyway. `None`: every opening costs one scrypt.
+    pub key_cache: Option<KeyCache>,
 }
 
 impl Default for RepoOptions {
@@ -48,6 +52,7 @@ impl Default for RepoOptions {
             pack_bytes: 16 << 20,
             lock_refresh: LOCK_REFRESH,
             chunking: BTreeMap::new(),
+            key_cache: None,
         }
     }
 }
@@ -86,9 +91,19 @@ impl Repo {
     ) -> Result<Self> {
         let store = BlockingStore::new(store, handle);
         let sealed = read_config(&store)?;
-        let key = find_key(&store, password)?;
+        let id = Id::of(&sealed);
+        if let Some(cache) = &options.key_cache
+            && let Some(Cached { key, .. }) = cached_key(&store, cache, &id, password)
+            && let Some(config) = key.open(&sealed).ok().and_then(|plain| Config::decode(&plain).ok())
+        {
+            return Self::assemble(store, key, config, options);
+        }
+        let (key, key_file) = find_key(&store, password)?;
         let plain = key.open(&sealed).map_err(|bad| damaged_config(&store, bad))?;
         let config = Config::decode(&plain).map_err(|bad| damaged_config(&store, bad))?;
+        if let (Some(cache), Some(key_file)) = (&options.key_cache, key_file) {
+            cache.keep(&id, password, &Cached { key: key.clone(), id: key_file });
+        }
         Self::assemble(store, key, config, options)
     }
 
@@ -169,8 +184,24 @@ fn wrong_key(store: &BlockingStore) -> Fault {
         .hint("check `repository.password` in the configuration")
 }
 
-/// Tries every key file. A damaged one does not matter as long as another opens.
-fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<Key> {
+/// The key of the cache, as long as the repository still has the key file it came from: a removed
+/// password must not open anything. A storage that does not answer is left to [`find_key`].
+fn cached_key(store: &BlockingStore, cache: &KeyCache, config: &Id, password: &Secret<String>) -> Option<Cached> {
+    let cached = cache.load(config, password)?;
+    let object = ObjectKey::new(&names::file(names::KEYS, &cached.id)).ok()?;
+    match store.head(&object) {
+        Ok(Some(_)) => Some(cached),
+        Ok(None) => {
+            cache.forget(config);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Tries every key file; the name of the one that opened comes with the key. A damaged one does not
+/// matter as long as another opens.
+fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<(Key, Option<Id>)> {
     let files = store.list("keys/").map_err(|fault| fault.during("list the key files of the repository"))?;
     if files.is_empty() {
         let what = format!("open the repository {}", store.describe());
@@ -188,7 +219,7 @@ fn find_key(store: &BlockingStore, password: &Secret<String>) -> Result<Key> {
             Err(fault) => return Err(fault.during("read the key files of the repository")),
         };
         match opened {
-            Ok(key) => return Ok(key),
+            Ok(key) => return Ok((key, names::id_of(file.key.as_str()))),
             Err(KeyFault::WrongPassword) => refused = true,
             Err(KeyFault::Bad(bad)) => broken = Some((file.key.clone(), bad)),
         }

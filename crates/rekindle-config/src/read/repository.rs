@@ -28,7 +28,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Repository> {
     }
     let password = section.secret("password");
     let compression = section.integer("compression");
-    Some(Repository { url: good_url?, password: password?, compression, access })
+    let key_cache = section.flag("key-cache").unwrap_or(true);
+    Some(Repository { url: good_url?, password: password?, compression, key_cache, access })
 }
 
 fn access(section: &Section<'_>) -> Access {

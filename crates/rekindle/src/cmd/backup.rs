@@ -66,7 +66,7 @@ impl Opened {
     fn new(session: &Session, config: &Config) -> Result<Self, Faults> {
         let alone = alone(config)?;
         let given = wire::password_given(session)?;
-        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        let place = wire::of_config(session, config, given.as_ref())?;
         Ok(Self { repository: Arc::new(wire::open(session, &place)?), alone })
     }
 }

@@ -52,7 +52,7 @@ impl Forget {
                 .into());
         };
         let given = wire::password_given(session)?;
-        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        let place = wire::of_config(session, &config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
         let view = complete_view(&repository)?;
         let host = wire::host(&config);

@@ -29,7 +29,7 @@ impl Status {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
         let given = wire::password_given(session)?;
-        let place = wire::of_config(session, &config.repository, given.as_ref())?;
+        let place = wire::of_config(session, &config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
         let points = repository.points()?;
         let logs = logs(session, &config, &repository, &points)?;

@@ -86,7 +86,7 @@ fn own_places(config: &Config) -> Vec<PathBuf> {
     let url = &config.repository.url;
     let local = url.strip_prefix("file://").unwrap_or(url);
     let repository = local.starts_with('/').then(|| PathBuf::from(local));
-    repository.into_iter().chain(config.stack.state_dir.clone()).collect()
+    repository.into_iter().chain(super::state::directory(Some(config))).collect()
 }
 
 /// One configured component.

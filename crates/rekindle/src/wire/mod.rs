@@ -2,12 +2,13 @@
 
 pub(crate) mod components;
 mod monitoring;
+pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rekindle_config::{Access, Config, Hooks, Repository, SecretRef, Value, default_places, load};
+use rekindle_config::{Access, Config, Hooks, SecretRef, Value, default_places, load};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Hook;
 use rekindle_core::wal::WalArchive;
@@ -63,31 +64,31 @@ pub(crate) fn place(session: &Session) -> Result<Place, Faults> {
                 .into());
         };
         let options = StoreOptions::new(url)?;
-        return Ok(Place { options, password: password.resolve()?, repo: RepoOptions::default() });
+        let repo = RepoOptions { key_cache: state::key_cache(None, &password), ..RepoOptions::default() };
+        return Ok(Place { options, password: password.resolve()?, repo });
     }
     let Some(file) = config_file(session) else {
         return Err(no_config("find the repository: no configuration and no --repo").into());
     };
-    of_config(session, &load(&file)?.repository, given.as_ref()).map_err(Faults::from)
+    of_config(session, &load(&file)?, given.as_ref()).map_err(Faults::from)
 }
 
 /// The configured repository; `given` wins over the configured password.
-pub(crate) fn of_config(session: &Session, repository: &Repository, given: Option<&SecretRef>) -> Result<Place> {
-    if let Some(url) = &session.global.repo {
+pub(crate) fn of_config(session: &Session, config: &Config, given: Option<&SecretRef>) -> Result<Place> {
+    let repository = &config.repository;
+    let reference = given.unwrap_or(&repository.password);
+    let mut repo = RepoOptions { key_cache: state::key_cache(Some(config), reference), ..RepoOptions::default() };
+    let options = match &session.global.repo {
         // A configuration and `--repo` together: the other repository with the same components.
-        let options = StoreOptions::new(url)?;
-        let password = given.unwrap_or(&repository.password).resolve()?;
-        return Ok(Place { options, password, repo: RepoOptions::default() });
-    }
-    let mut repo = RepoOptions::default();
-    if let Some(level) = repository.compression {
-        repo.compression_level = level;
-    }
-    Ok(Place {
-        options: store_options(&repository.url, &repository.access)?,
-        password: given.unwrap_or(&repository.password).resolve()?,
-        repo,
-    })
+        Some(url) => StoreOptions::new(url)?,
+        None => {
+            if let Some(level) = repository.compression {
+                repo.compression_level = level;
+            }
+            store_options(&repository.url, &repository.access)?
+        }
+    };
+    Ok(Place { options, password: reference.resolve()?, repo })
 }
 
 /// The password named by options or environment.
