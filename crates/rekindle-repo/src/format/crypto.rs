@@ -128,15 +128,21 @@ impl Key {
 
     /// Opens sealed bytes. Wrong key and damage look the same.
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, BadFormat> {
+        let mut plain = Vec::new();
+        self.open_into(sealed, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// As [`Key::open`], into a buffer that is used again and again; what was in it is gone.
+    pub fn open_into(&self, sealed: &[u8], plain: &mut Vec<u8>) -> Result<(), BadFormat> {
         let wrong = || BadFormat::new("the bytes are not what was sealed with this key");
         let (iv, rest) = sealed.split_first_chunk::<IV_BYTES>().ok_or_else(wrong)?;
         let (cipher, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or_else(wrong)?;
         if !bool::from(self.tag(iv, cipher).ct_eq(tag)) {
             return Err(wrong());
         }
-        let mut plain = cipher.to_vec();
-        Ctr::new(&self.encrypt.into(), iv.into()).apply_keystream(&mut plain);
-        Ok(plain)
+        plain.resize(cipher.len(), 0);
+        Ctr::new(&self.encrypt.into(), iv.into()).apply_keystream_b2b(cipher, plain).map_err(|_| wrong())
     }
 
     fn tag(&self, iv: &[u8; IV_BYTES], cipher: &[u8]) -> [u8; TAG_BYTES] {

@@ -69,6 +69,16 @@ impl BlobReader {
         opener.open(&self.key, location, sealed).map_err(|bad| self.damaged(location, bad))
     }
 
+    /// As [`BlobReader::open`]; the content stays in the opener's buffer.
+    pub(crate) fn open_here<'a>(
+        &self,
+        location: &Location,
+        sealed: &[u8],
+        opener: &'a mut Opener,
+    ) -> Result<&'a [u8], BadFormat> {
+        opener.open_here(&self.key, location, sealed)
+    }
+
     fn damaged(&self, location: &Location, bad: BadFormat) -> Fault {
         let pack = names::pack(&self.index.pack(location.pack).id);
         let what = format!(
@@ -130,44 +140,61 @@ impl BlobReader {
 /// Shared ownership of a reader.
 pub(crate) type SharedReader = Arc<BlobReader>;
 
-/// Opens sealed blobs with a decompressor that is used again and again; one per thread.
+/// Opens sealed blobs with a decompressor and buffers that are used again and again; one per thread.
+#[derive(Default)]
 pub(crate) struct Opener {
     decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    /// What was sealed: the content itself, or its compressed form.
+    plain: Vec<u8>,
+    /// The content of the last compressed blob.
+    content: Vec<u8>,
 }
 
 impl Opener {
     /// Makes its decompressor when it meets the first compressed blob.
     pub(crate) fn new() -> Self {
-        Self { decompressor: None }
+        Self::default()
     }
 
     /// Opens, decompresses and compares with the id.
     pub(crate) fn open(&mut self, key: &Key, location: &Location, sealed: &[u8]) -> Result<Vec<u8>, BadFormat> {
+        self.open_here(key, location, sealed)?;
+        let holder = if location.blob.uncompressed.is_some() { &mut self.content } else { &mut self.plain };
+        Ok(std::mem::take(holder))
+    }
+
+    /// As [`Opener::open`]; the content stays in the buffer and is good until the next call.
+    pub(crate) fn open_here(&mut self, key: &Key, location: &Location, sealed: &[u8]) -> Result<&[u8], BadFormat> {
         let blob = &location.blob;
-        let plain = key.open(sealed)?;
+        key.open_into(sealed, &mut self.plain)?;
         let content = match blob.uncompressed {
-            None => plain,
+            None => &self.plain,
             Some(length) if length > BLOB_BYTES_MAX => {
                 return Err(BadFormat::new("a blob is longer than it may be"));
             }
-            Some(length) => self.decompress(&plain, length as usize)?,
+            Some(length) => {
+                self.decompress(length as usize)?;
+                &self.content
+            }
         };
-        if Id::of(&content) != blob.id {
+        if Id::of(content) != blob.id {
             return Err(BadFormat::new("its content does not fit its id"));
         }
         Ok(content)
     }
 
-    fn decompress(&mut self, frame: &[u8], length: usize) -> Result<Vec<u8>, BadFormat> {
+    fn decompress(&mut self, length: usize) -> Result<(), BadFormat> {
         let bad = |e: std::io::Error| BadFormat::new(format!("decompress: {e}"));
         let decompressor = match &mut self.decompressor {
             Some(there) => there,
             none => none.insert(zstd::bulk::Decompressor::new().map_err(bad)?),
         };
-        let content = decompressor.decompress(frame, length).map_err(bad)?;
-        if content.len() != length {
+        self.content.clear();
+        self.content.reserve(length);
+        decompressor.decompress_to_buffer(&self.plain, &mut self.content).map_err(bad)?;
+        if self.content.len() != length {
             return Err(BadFormat::new("it has another length than the index says"));
         }
-        Ok(content)
+        Ok(())
     }
 }

@@ -29,23 +29,38 @@ impl Problems {
     }
 }
 
-/// Sets the attributes of an open file or directory.
+/// Sets the attributes of an open file or directory. What is right already, as on a file that was just
+/// made, is not set again: each change is written into the file system's journal.
 pub(crate) fn set_open(fd: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Problems {
     let mut problems = Problems::default();
+    let there = rustix::fs::fstat(fd).ok();
+    let mut changed = there.is_none();
     let mut owned = false;
     if owners {
-        match rustix::fs::fchown(fd, owner(meta.uid), group(meta.gid)) {
-            Ok(()) => owned = true,
-            Err(error) => problems.note("set owner", error),
+        let same = |stat: &rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid);
+        if there.as_ref().is_some_and(same) {
+            owned = true;
+        } else {
+            changed = true;
+            match rustix::fs::fchown(fd, owner(meta.uid), group(meta.gid)) {
+                Ok(()) => owned = true,
+                Err(error) => problems.note("set owner", error),
+            }
         }
     }
     for (name, value) in &meta.xattrs {
+        // An access control list changes the mode.
+        changed = true;
         if let Err(error) = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
             problems.note(&format!("set {}", readable(name)), error);
         }
     }
-    if let Err(error) = rustix::fs::fchmod(fd, mode(meta, owned)) {
-        problems.note("set mode", error);
+    let wanted = mode(meta, owned);
+    let same = |stat: &rustix::fs::Stat| stat.st_mode & 0o7777 == wanted.as_raw_mode();
+    if changed || !there.as_ref().is_some_and(same) {
+        if let Err(error) = rustix::fs::fchmod(fd, wanted) {
+            problems.note("set mode", error);
+        }
     }
     if let Err(error) = rustix::fs::futimens(fd, &times(meta)) {
         problems.note("set times", error);

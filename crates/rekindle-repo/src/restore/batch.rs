@@ -1,6 +1,7 @@
 //! Restoring the content of one batch of files, in parallel.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -55,10 +56,11 @@ pub(super) fn restore(site: &Site<'_>, tasks: Vec<FileTask>) -> Result<()> {
     let plan = Plan::new(needs);
     space::check(site.target.as_fd(), plan.bytes_min(), tasks.len() as u64)?;
     let stop = Stop::default();
+    let turns = plan.turns(workers());
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..workers().min(plan.jobs.len()) {
-            scope.spawn(|| Worker::new(site, &tasks, &plan, &stop).run(&next));
+        for _ in 0..workers().min(turns.len()) {
+            scope.spawn(|| Worker::new(site, &tasks, &plan, &stop).run(&turns, &next));
         }
     });
     stop.into_result().map_err(|fault| {
@@ -169,7 +171,6 @@ struct Worker<'a> {
     plan: &'a Plan,
     stop: &'a Stop,
     cache: DirectoryCache<'a>,
-    opener: Opener,
     /// Packs that could not be read in one piece: told once each.
     told: HashSet<u32>,
 }
@@ -182,25 +183,26 @@ impl<'a> Worker<'a> {
             plan,
             stop,
             cache: DirectoryCache::new(site.target.as_fd()),
-            opener: Opener::new(),
             told: HashSet::new(),
         }
     }
 
-    fn run(&mut self, next: &AtomicUsize) {
-        while !self.stop.is_set() {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = self.plan.jobs.get(number) else {
-                return;
-            };
-            let result = self.site.check_cancelled().and_then(|()| self.job(job.clone()));
-            if let Err(fault) = result {
-                self.stop.set(fault);
+    fn run(&mut self, turns: &[Range<usize>], next: &AtomicUsize) {
+        let mut opener = Opener::new();
+        while let Some(turn) = turns.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for job in &self.plan.jobs[turn.clone()] {
+                if self.stop.is_set() {
+                    return;
+                }
+                let result = self.site.check_cancelled().and_then(|()| self.job(job.clone(), &mut opener));
+                if let Err(fault) = result {
+                    self.stop.set(fault);
+                }
             }
         }
     }
 
-    fn job(&mut self, job: std::ops::Range<usize>) -> Result<()> {
+    fn job(&mut self, job: Range<usize>, opener: &mut Opener) -> Result<()> {
         let range = self.plan.range(&job);
         let plan = self.plan;
         let needs = &plan.needs[job];
@@ -223,18 +225,18 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             let location = &same[0].location;
-            let from_range = sealed.as_ref().and_then(|bytes| {
+            let there = sealed.as_ref().and_then(|bytes| {
                 let start = usize::try_from(u64::from(location.blob.offset) - range.start).ok()?;
-                let bytes = bytes.get(start..start + location.blob.length as usize)?;
-                let reader = &self.site.reader;
-                reader.open(location, bytes, &mut self.opener).ok()
+                bytes.get(start..start + location.blob.length as usize)
             });
-            let content = match from_range {
-                Some(content) => Ok(content),
-                // Alone, and from other packs that hold a copy.
-                None => self.site.reader.blob(BlobKind::Data, &location.blob.id, &mut self.opener),
-            };
-            match content {
+            if let Some(bytes) = there
+                && let Ok(content) = self.site.reader.open_here(location, bytes, opener)
+            {
+                self.write_all(same, content)?;
+                continue;
+            }
+            // Alone, and from other packs that hold a copy.
+            match self.site.reader.blob(BlobKind::Data, &location.blob.id, opener) {
                 Ok(content) => self.write_all(same, &content)?,
                 Err(fault) if fault.class() == Class::Unreachable => return Err(fault),
                 Err(fault) => {
@@ -324,7 +326,7 @@ fn write(
 ) -> Result<std::os::fd::OwnedFd, Errno> {
     match task.start {
         Start::AtWrite => {
-            let fd = file::create(directory, &task.name)?;
+            let fd = file::create(directory, &task.name, task.first_mode())?;
             let written = file::write_at(fd.as_fd(), content, 0, true)?;
             if written < content.len() as u64 {
                 rustix::fs::ftruncate(&fd, content.len() as u64)?;

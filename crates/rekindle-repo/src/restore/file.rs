@@ -36,7 +36,7 @@ pub(super) fn prepare(directory: BorrowedFd<'_>, task: &FileTask, locations: &[L
     if locations.len() == 1 {
         return Ok(Prepared { start: Start::AtWrite, present: vec![false], open: None });
     }
-    let fd = create(directory, &task.name)?;
+    let fd = create(directory, &task.name, 0o600)?;
     if task.size > 0 {
         rustix::fs::ftruncate(&fd, task.size)?;
     }
@@ -111,12 +111,12 @@ fn read_exact(fd: BorrowedFd<'_>, buffer: &mut [u8], at: u64) -> io::Result<bool
 }
 
 /// Makes a new file; something that stands there is an error.
-pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> io::Result<OwnedFd> {
     rustix::fs::openat(
         directory,
         name,
         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o600),
+        Mode::from_raw_mode(mode),
     )
 }
 

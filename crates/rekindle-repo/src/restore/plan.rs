@@ -20,6 +20,10 @@ pub(super) const BLOBS_PER_BATCH_MAX: usize = 400_000;
 const RANGE_BYTES_MAX: u32 = 4 << 20;
 /// Bytes that are read and thrown away rather than starting a second request.
 const GAP_BYTES_MAX: u32 = 128 << 10;
+/// Jobs that one worker takes at once, as long as all workers have enough to do.
+const JOBS_PER_TURN_MAX: usize = 8;
+/// Turns per worker below which single jobs are given out instead.
+const TURNS_PER_WORKER_MIN: usize = 4;
 /// Content that takes less than this part of its size in the repository is probably zeros and
 /// becomes a hole; it is not counted when free space is looked at.
 const HOLE_RATIO: u64 = 200;
@@ -45,6 +49,15 @@ pub(super) struct FileTask {
     pub(super) pending_bytes: AtomicU64,
     /// Why it is lost, once it is.
     pub(super) failed: OnceLock<String>,
+}
+
+impl FileTask {
+    /// The mode a file is made with. In a directory that this restore made, which is closed to others
+    /// until the end, it is the final one, so that it need not be set again; set-id bits wait for the
+    /// owner. Anywhere else only the owner can open it until it is whole.
+    pub(super) fn first_mode(&self) -> u32 {
+        if self.may_exist { 0o600 } else { self.meta.mode & 0o777 }
+    }
 }
 
 /// How the first write finds the file.
@@ -88,6 +101,24 @@ impl Plan {
             jobs.clear();
         }
         Self { needs, jobs }
+    }
+
+    /// The jobs in turns, each for one worker: the jobs of one pack. What stands together in a pack
+    /// mostly belongs into the same directories, and two threads that make files in one directory wait
+    /// for each other in the kernel.
+    pub(super) fn turns(&self, workers: usize) -> Vec<Range<usize>> {
+        let pack = |job: usize| self.needs.get(self.jobs[job].start).map(|need| need.location.pack);
+        let mut turns: Vec<Range<usize>> = Vec::new();
+        for job in 0..self.jobs.len() {
+            match turns.last_mut() {
+                Some(turn) if pack(turn.start) == pack(job) && turn.len() < JOBS_PER_TURN_MAX => turn.end = job + 1,
+                _ => turns.push(job..job + 1),
+            }
+        }
+        if turns.len() < workers * TURNS_PER_WORKER_MIN {
+            return (0..self.jobs.len()).map(|job| job..job + 1).collect();
+        }
+        turns
     }
 
     /// Bytes of the pack that a job reads.
@@ -160,5 +191,18 @@ mod tests {
         assert_eq!(sizes, [4, 1, 1, 1]);
         assert_eq!(plan.range(&plan.jobs[0]), 500..u64::from(750 + GAP_BYTES_MAX));
         assert!(Plan::new(Vec::new()).jobs.is_empty());
+    }
+
+    #[test]
+    fn the_jobs_of_a_pack_are_one_turn_when_there_are_enough_packs() {
+        let far = RANGE_BYTES_MAX + GAP_BYTES_MAX;
+        let needs = (0..8).flat_map(|pack| (0..3).map(move |part| need(pack, part * far, 100))).collect();
+        let plan = Plan::new(needs);
+        assert_eq!(plan.jobs.len(), 24);
+        assert_eq!(plan.turns(2), (0..8).map(|pack| pack * 3..pack * 3 + 3).collect::<Vec<_>>());
+        assert_eq!(plan.turns(3), (0..24).map(|job| job..job + 1).collect::<Vec<_>>());
+        let one_pack = Plan::new((0..64).map(|part| need(0, part * far, 100)).collect());
+        assert!(one_pack.turns(1).iter().all(|turn| turn.len() == JOBS_PER_TURN_MAX));
+        assert!(Plan::new(Vec::new()).turns(2).is_empty());
     }
 }

@@ -181,13 +181,16 @@ fn compare_one(stored: &StoredEntry, live: &Path, parents: &mut Parents, owners:
         return found.wrong.push(lost(why));
     }
     let mut differs = other_attributes(&stored.meta, &status, owners);
-    let (there, problem) = xattrs(Reach::Name(parent.as_fd(), name));
-    differs.extend(problem);
-    let missing = stored.meta.xattrs.iter().filter(|pair| !there.contains(pair));
-    differs.extend(missing.map(|(name, _)| {
-        let name = String::from_utf8_lossy(name);
-        format!("`{}` is not as saved", name.escape_debug())
-    }));
+    // Only those that were saved are looked for.
+    if !stored.meta.xattrs.is_empty() {
+        let (there, problem) = xattrs(Reach::Name(parent.as_fd(), name));
+        differs.extend(problem);
+        let missing = stored.meta.xattrs.iter().filter(|pair| !there.contains(pair));
+        differs.extend(missing.map(|(name, _)| {
+            let name = String::from_utf8_lossy(name);
+            format!("`{}` is not as saved", name.escape_debug())
+        }));
+    }
     if !differs.is_empty() {
         found.attributes.push(lost(differs.join(", ")));
     }
