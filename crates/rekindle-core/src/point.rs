@@ -108,7 +108,7 @@ fn record(part: &Part) -> ComponentRecord {
         tree: part.holds.tree.clone(),
         captured_at: part.gave.captured_at,
         tally: part.holds.tally,
-        streams: part.holds.streams.clone(),
+        streams: part.gave.streams.clone(),
         added_bytes: part.holds.added_bytes,
         stored_bytes: part.holds.stored_bytes,
         notes: part.gave.notes.clone(),

@@ -1,24 +1,19 @@
 //! Blobs by their id: fetched, opened, decompressed and compared with the id.
 
-use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rekindle_core::{Fault, Result, codes};
 use rekindle_store::Key as ObjectKey;
 use rekindle_store::blocking::BlockingStore;
 
+use super::blocks::TreeBlocks;
 use super::index::{BlobIndex, Location};
 use crate::format::crypto::Key;
 use crate::format::node::Node;
 use crate::format::pack::{BLOB_BYTES_MAX, BlobKind};
 use crate::format::{BadFormat, Id, names, tree};
-
-/// Trees stand close together in their packs: this much around one is read at once.
-const TREE_BLOCK_BYTES: u64 = 1 << 20;
-/// Such pieces kept, the most recently used ones.
-const TREE_BLOCKS_MAX: usize = 16;
 
 /// Reads blobs of one repository, as its index was when the reader was made.
 #[derive(Debug)]
@@ -26,13 +21,13 @@ pub(crate) struct BlobReader {
     store: BlockingStore,
     key: Key,
     pub(crate) index: BlobIndex,
-    blocks: Mutex<VecDeque<(u32, u64, Bytes)>>,
+    blocks: TreeBlocks,
 }
 
 impl BlobReader {
     /// Over a loaded index.
     pub(crate) fn new(store: BlockingStore, key: Key, index: BlobIndex) -> Self {
-        Self { store, key, index, blocks: Mutex::default() }
+        Self { store, key, index, blocks: TreeBlocks::default() }
     }
 
     /// The content of a blob. When one copy of it is damaged, the others are tried.
@@ -97,43 +92,8 @@ impl BlobReader {
     }
 
     fn tree_range(&self, pack: u32, range: Range<u64>) -> Result<Bytes> {
-        let block = range.start / TREE_BLOCK_BYTES;
-        let start = block * TREE_BLOCK_BYTES;
-        let end = (start + TREE_BLOCK_BYTES).min(u64::from(self.index.pack(pack).blobs_end));
-        if range.end > end {
-            return self.range(pack, range);
-        }
-        let cut = |bytes: &Bytes| {
-            let from = usize::try_from(range.start - start).ok()?;
-            let to = usize::try_from(range.end - start).ok()?;
-            (to <= bytes.len()).then(|| bytes.slice(from..to))
-        };
-        if let Some(bytes) = self.cached(pack, block).as_ref().and_then(cut) {
-            return Ok(bytes);
-        }
-        // A pack that was cut is read as far as it goes: what is needed may stand before the cut.
-        let Ok(bytes) = self.range(pack, start..end) else {
-            return self.range(pack, range);
-        };
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        if blocks.len() >= TREE_BLOCKS_MAX {
-            blocks.pop_front();
-        }
-        blocks.push_back((pack, block, bytes.clone()));
-        drop(blocks);
-        match cut(&bytes) {
-            Some(bytes) => Ok(bytes),
-            None => self.range(pack, range),
-        }
-    }
-
-    fn cached(&self, pack: u32, block: u64) -> Option<Bytes> {
-        let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = blocks.iter().position(|(p, b, _)| (*p, *b) == (pack, block))?;
-        let hit = blocks.remove(at)?;
-        let bytes = hit.2.clone();
-        blocks.push_back(hit);
-        Some(bytes)
+        let pack = self.index.pack(pack);
+        self.blocks.range(&self.store, &pack.id, u64::from(pack.blobs_end), range)
     }
 }
 

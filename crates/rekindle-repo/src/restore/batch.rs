@@ -177,14 +177,7 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     fn new(site: &'a Site<'a>, tasks: &'a [FileTask], plan: &'a Plan, stop: &'a Stop) -> Self {
-        Self {
-            site,
-            tasks,
-            plan,
-            stop,
-            cache: DirectoryCache::new(site.target.as_fd()),
-            told: HashSet::new(),
-        }
+        Self { site, tasks, plan, stop, cache: DirectoryCache::new(site.target.as_fd()), told: HashSet::new() }
     }
 
     fn run(&mut self, turns: &[Range<usize>], next: &AtomicUsize) {

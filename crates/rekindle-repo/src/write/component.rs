@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rekindle_core::entry::{Content, ContentSource, Entries, Entry, EntryKind, EntryPath, Meta};
-use rekindle_core::proof::{StoredPart, StreamDigest};
+use rekindle_core::proof::StoredPart;
 use rekindle_core::tally::{Counted, Tally};
 use rekindle_core::{Fault, Result, codes};
 
 use super::Shared;
-use super::cut::{Cut, Listed};
+use super::cut::Cut;
 use super::directories::Finished;
 use super::earlier::{Earlier, held, unchanged};
 use super::feed::Feed;
@@ -53,8 +53,7 @@ pub(super) enum Settled {
     Nothing,
     Skipped,
     Unchanged(Vec<Id>, u64),
-    /// With the SHA-256 for streams.
-    Read(Stored, Box<Meta>, Option<[u8; 32]>),
+    Read(Stored, Box<Meta>),
 }
 
 /// Stores one component.
@@ -71,7 +70,6 @@ pub(super) struct Puller<'a> {
     earlier: Option<Earlier>,
     links: Links,
     tally: Tally,
-    streams: Vec<StreamDigest>,
     pub(super) files: u64,
     pub(super) feed: Feed,
 }
@@ -97,7 +95,6 @@ impl<'a> Puller<'a> {
             earlier,
             links: Links::default(),
             tally: Tally::default(),
-            streams: Vec::new(),
             files: 0,
             feed: Feed::default(),
         }
@@ -120,13 +117,11 @@ impl<'a> Puller<'a> {
             self.receive()?;
         }
         self.shared.check()?;
-        self.streams.sort_by(|a, b| a.path.cmp(&b.path));
         let load = |count: &std::sync::atomic::AtomicU64| count.load(std::sync::atomic::Ordering::Relaxed);
         let part = StoredPart {
             component: self.run.id.clone(),
             tree: root.hex(),
             tally: self.tally,
-            streams: self.streams,
             added_bytes: load(&self.run.counts.added_bytes),
             stored_bytes: load(&self.run.counts.stored_bytes),
         };
@@ -155,15 +150,10 @@ impl<'a> Puller<'a> {
                 self.window.push_back(waiting);
                 return Ok(());
             }
-            Content::Stream(read) => {
+            Content::Stream(read) | Content::Member(read) => {
                 waiting.state = State::Cut(Box::default());
                 self.window.push_back(waiting);
-                return self.cut_stream(number, read, Listed::Yes);
-            }
-            Content::Member(read) => {
-                waiting.state = State::Cut(Box::default());
-                self.window.push_back(waiting);
-                return self.cut_stream(number, read, Listed::No);
+                return self.cut_stream(number, read);
             }
             Content::File(source) | Content::Unchanged(source) => source,
         };
@@ -263,7 +253,7 @@ impl<'a> Puller<'a> {
             Report::File { entry, outcome } => {
                 let settled = match outcome? {
                     FileOutcome::Skipped => Settled::Skipped,
-                    FileOutcome::Kept(stored, meta) => Settled::Read(stored, meta, None),
+                    FileOutcome::Kept(stored, meta) => Settled::Read(stored, meta),
                 };
                 self.waiting(entry)?.state = State::Settled(settled);
                 Ok(())
@@ -301,15 +291,11 @@ impl<'a> Puller<'a> {
                 self.settle_link(link, Some(&blobs));
                 (blobs, Counted::Unchanged { bytes })
             }
-            Settled::Read(stored, kept, sha256) => {
+            Settled::Read(stored, kept) => {
                 let same = kept.modified == meta.modified && stored.bytes == meta.size;
                 self.settle_link(link, same.then_some(&stored.blobs));
                 meta = *kept;
                 meta.size = stored.bytes;
-                if let Some(sha256) = sha256 {
-                    let digest = StreamDigest::new(&path, stored.bytes, &sha256);
-                    self.streams.push(digest);
-                }
                 let (bytes, hash) = (stored.bytes, stored.hash);
                 (stored.blobs, Counted::Read { bytes, hash })
             }

@@ -2,7 +2,6 @@
 
 use rekindle_core::entry::{Closing, ContentRead, ContentSource, Meta, ReadFault};
 use rekindle_core::{Fault, Result, codes};
-use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::component::{Puller, Settled, State};
@@ -23,7 +22,7 @@ pub(super) struct Cut {
 /// What is known at the end of the content.
 enum End {
     Skipped,
-    Kept { bytes: u64, hash: u128, sha256: Option<[u8; 32]>, meta: Box<Meta> },
+    Kept { bytes: u64, hash: u128, meta: Box<Meta> },
 }
 
 /// What one reading came to.
@@ -60,26 +59,19 @@ impl Cut {
     pub(super) fn into_settled(self) -> Option<Settled> {
         match self.end? {
             End::Skipped => Some(Settled::Skipped),
-            End::Kept { bytes, hash, sha256, meta } => {
+            End::Kept { bytes, hash, meta } => {
                 let blobs = self.blobs.into_iter().collect::<Option<Vec<Id>>>()?;
                 let stored = Stored { blobs, bytes, hash };
-                Some(Settled::Read(stored, meta, sha256))
+                Some(Settled::Read(stored, meta))
             }
         }
     }
 }
 
-/// Whether the manifest lists a stream with its SHA-256.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Listed {
-    Yes,
-    No,
-}
-
 impl Puller<'_> {
-    /// A stream: read once, and hashed with SHA-256 as it is cut when it is listed.
-    pub(super) fn cut_stream(&mut self, entry: u64, read: Box<dyn ContentRead>, listed: Listed) -> Result<()> {
-        match self.read_through(entry, read, (listed == Listed::Yes).then(Sha256::new))? {
+    /// A stream: read once.
+    pub(super) fn cut_stream(&mut self, entry: u64, read: Box<dyn ContentRead>) -> Result<()> {
+        match self.read_through(entry, read)? {
             Reading::Done(end) => self.end_cut(entry, end),
             Reading::Again => {
                 let what = format!("store `{}`: a stream cannot be read twice", self.run.id);
@@ -96,7 +88,7 @@ impl Puller<'_> {
                 Err(ReadFault::Skip) => return self.end_cut(entry, End::Skipped),
                 Err(ReadFault::Abort(fault)) => return Err(fault),
             };
-            match self.read_through(entry, read, None)? {
+            match self.read_through(entry, read)? {
                 Reading::Done(end) => return self.end_cut(entry, end),
                 Reading::Again => self.forget_parts(entry)?,
             }
@@ -125,21 +117,15 @@ impl Puller<'_> {
         Ok(())
     }
 
-    fn read_through(&mut self, entry: u64, read: Box<dyn ContentRead>, sha256: Option<Sha256>) -> Result<Reading> {
+    fn read_through(&mut self, entry: u64, read: Box<dyn ContentRead>) -> Result<Reading> {
         let mut feed = std::mem::take(&mut self.feed);
         feed.reset();
-        let result = self.feed_through(&mut feed, entry, read, sha256);
+        let result = self.feed_through(&mut feed, entry, read);
         self.feed = feed;
         result
     }
 
-    fn feed_through(
-        &mut self,
-        feed: &mut Feed,
-        entry: u64,
-        mut read: Box<dyn ContentRead>,
-        mut sha256: Option<Sha256>,
-    ) -> Result<Reading> {
+    fn feed_through(&mut self, feed: &mut Feed, entry: u64, mut read: Box<dyn ContentRead>) -> Result<Reading> {
         let mut hash = Xxh3Default::new();
         let mut bytes = 0;
         loop {
@@ -151,9 +137,6 @@ impl Puller<'_> {
                 Err(ReadFault::Abort(fault)) => return Err(fault),
             };
             hash.update(chunk);
-            if let Some(sha256) = &mut sha256 {
-                sha256.update(chunk);
-            }
             bytes += chunk.len() as u64;
             let content = chunk.to_vec();
             let part = self.cut_state(entry)?.next_part();
@@ -163,12 +146,7 @@ impl Puller<'_> {
         Ok(match read.close()? {
             Closing::Retry => Reading::Again,
             Closing::Skip => Reading::Done(End::Skipped),
-            Closing::Keep(meta) => Reading::Done(End::Kept {
-                bytes,
-                hash: hash.digest128(),
-                sha256: sha256.map(|sha256| sha256.finalize().into()),
-                meta,
-            }),
+            Closing::Keep(meta) => Reading::Done(End::Kept { bytes, hash: hash.digest128(), meta }),
         })
     }
 }

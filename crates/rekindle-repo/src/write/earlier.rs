@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use rekindle_core::entry::{EntryKind, EntryPath, Meta};
 use rekindle_core::{Fault, Result, codes};
-use rekindle_store::Key as ObjectKey;
 
 use super::Shared;
+use super::known::TreePlace;
 use crate::format::node::{Node, NodeContent};
-use crate::format::{Id, names, tree};
+use crate::format::{Id, tree};
 
 /// An earlier tree of the same component.
 pub(super) struct Earlier {
@@ -121,9 +121,9 @@ fn read(shared: &Shared, id: &Id) -> Result<Vec<Node>> {
             .because(why)
             .hint("its files are read again; run `rekindle verify`")
     };
-    let (pack, blob) = shared.known.tree(id).ok_or_else(|| damaged("no index file names it".to_owned()))?;
+    let TreePlace { pack, pack_end, blob } = shared.known.tree(id).ok_or_else(|| damaged("no index file names it".to_owned()))?;
     let start = u64::from(blob.offset);
     let range = start..start + u64::from(blob.length);
-    let sealed = shared.repo.store().get_range(&ObjectKey::new(&names::pack(pack))?, range)?;
+    let sealed = shared.blocks.range(shared.repo.store(), pack, u64::from(*pack_end), range)?;
     blob.open(shared.repo.key(), &sealed).and_then(|json| tree::decode(&json)).map_err(|bad| damaged(bad.to_string()))
 }

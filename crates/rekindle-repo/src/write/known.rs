@@ -17,11 +17,20 @@ const SHARDS: usize = 64;
 /// Index files read at the same time.
 const READERS: usize = 4;
 
+/// Where a tree stands.
+#[derive(Debug, Clone)]
+pub(super) struct TreePlace {
+    pub(super) pack: Id,
+    /// Where the blobs of the pack end.
+    pub(super) pack_end: u32,
+    pub(super) blob: PackedBlob,
+}
+
 /// Blobs that are in the repository or about to be.
 pub(super) struct Known {
     /// Data blobs and the length of their content, sorted by id.
     data: Vec<(Id, u32)>,
-    trees: HashMap<Id, (Id, PackedBlob)>,
+    trees: HashMap<Id, TreePlace>,
     claimed: Vec<Mutex<HashSet<(BlobKind, Id)>>>,
 }
 
@@ -63,6 +72,8 @@ impl Known {
 
     fn add(&mut self, file: &IndexFile, packs: &HashSet<Id>) {
         for pack in file.packs.iter().filter(|pack| packs.contains(&pack.id)) {
+            let ends = pack.blobs.iter().map(PackedBlob::from).map(|blob| blob.offset.saturating_add(blob.length));
+            let pack_end = ends.max().unwrap_or(0);
             for blob in pack.blobs.iter().map(PackedBlob::from) {
                 match blob.kind {
                     BlobKind::Data => {
@@ -70,7 +81,7 @@ impl Known {
                         self.data.push((blob.id, length));
                     }
                     BlobKind::Tree => {
-                        self.trees.insert(blob.id, (pack.id, blob));
+                        self.trees.insert(blob.id, TreePlace { pack: pack.id, pack_end, blob });
                     }
                 }
             }
@@ -84,7 +95,7 @@ impl Known {
     }
 
     /// Pack and place of a tree that was there before this session.
-    pub(super) fn tree(&self, id: &Id) -> Option<&(Id, PackedBlob)> {
+    pub(super) fn tree(&self, id: &Id) -> Option<&TreePlace> {
         self.trees.get(id)
     }
 

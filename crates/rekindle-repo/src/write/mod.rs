@@ -36,6 +36,7 @@ use crate::chunker::{CONTENT_BYTES_MAX, Chunking, Cutter};
 use crate::format::Id;
 use crate::format::snapshot::Summary;
 use crate::lock::{Lock, LockKind};
+use crate::read::blocks::TreeBlocks;
 use crate::repo::Repo;
 use component::Puller;
 use earlier::Earlier;
@@ -57,6 +58,8 @@ struct Shared {
     cancel: Cancel,
     monitor: Arc<dyn Monitor>,
     longest_zeros: OnceLock<Id>,
+    /// Pieces of earlier trees.
+    blocks: TreeBlocks,
 }
 
 impl Shared {
@@ -122,6 +125,7 @@ impl Session {
             cancel: context.cancel.clone(),
             monitor: Arc::clone(&context.monitor),
             longest_zeros: OnceLock::new(),
+            blocks: TreeBlocks::default(),
         });
         let workers = Workers::start(&shared)?;
         Ok((shared, workers))

@@ -13,6 +13,13 @@ use super::{Child, ChildSpec, EXIT_MAX, Ended, POLL_MILLIS, Pipe, Stop};
 
 /// The largest pipe an unprivileged Linux process may ask for.
 const PIPE_BYTES: usize = 1024 * 1024;
+/// Reads into less than this are wanted at once.
+const BULK_BYTES: usize = 128 * 1024;
+/// Less than this in the pipe of a bulk read is worth a short wait for more: programs such as `pg_dump`
+/// write a page at a time, and taking each page at once makes both processes wake each other up.
+const WORTH_BYTES: u64 = 256 * 1024;
+/// That wait. The pipe has room for what comes meanwhile at 2 GB/s.
+const GATHER: Duration = Duration::from_micros(500);
 
 /// Makes an error of a bad end.
 pub type Judge = Box<dyn Fn(&Ended) -> Fault + Send>;
@@ -53,6 +60,11 @@ impl ChildRead {
             if ready(&self.stdout, PollFlags::IN)
                 .map_err(|error| self.child.fault("wait for the program").because(error))?
             {
+                if buffer.len() >= BULK_BYTES
+                    && rustix::io::ioctl_fionread(&self.stdout).is_ok_and(|n| (1..WORTH_BYTES).contains(&n))
+                {
+                    std::thread::sleep(GATHER);
+                }
                 let given = self
                     .stdout
                     .read(buffer)

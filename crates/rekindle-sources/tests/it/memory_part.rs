@@ -45,7 +45,6 @@ async fn joined(capture: Box<dyn Capture>, files: BTreeMap<String, Vec<u8>>, wit
         component: proof.component().clone(),
         tree: String::new(),
         tally: account.tally,
-        streams: account.streams,
         added_bytes: 0,
         stored_bytes: 0,
     };
