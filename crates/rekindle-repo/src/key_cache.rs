@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn hkdf_known_answer() {
         let (salt, info): (Vec<u8>, Vec<u8>) = ((0..13).collect(), (0xf0..=0xf9).collect());
-        let hex: String = hkdf(&salt, &[0x0b; 22], &info)[..42].iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = rekindle_core::proof::hex(&hkdf(&salt, &[0x0b; 22], &info)[..42]);
         assert_eq!(hex, "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
     }
 

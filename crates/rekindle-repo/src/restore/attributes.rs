@@ -57,10 +57,10 @@ pub(crate) fn set_open(fd: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Problem
     }
     let wanted = mode(meta, owned);
     let same = |stat: &rustix::fs::Stat| stat.st_mode & 0o7777 == wanted.as_raw_mode();
-    if changed || !there.as_ref().is_some_and(same) {
-        if let Err(error) = rustix::fs::fchmod(fd, wanted) {
-            problems.note("set mode", error);
-        }
+    if (changed || !there.as_ref().is_some_and(same))
+        && let Err(error) = rustix::fs::fchmod(fd, wanted)
+    {
+        problems.note("set mode", error);
     }
     if let Err(error) = rustix::fs::futimens(fd, &times(meta)) {
         problems.note("set times", error);

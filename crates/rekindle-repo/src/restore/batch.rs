@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::attributes::set_open;
 use super::file::{self, Prepared};
+use super::flush::{self, Written};
 use super::place::DirectoryCache;
 use super::plan::{FileTask, Need, Plan, Start, locate};
 use super::site::Site;
@@ -58,10 +59,16 @@ pub(super) fn restore(site: &Site<'_>, tasks: Vec<FileTask>) -> Result<()> {
     let stop = Stop::default();
     let turns = plan.turns(workers());
     let next = AtomicUsize::new(0);
+    let (written, asked) = flush::pair();
     thread::scope(|scope| {
         for _ in 0..workers().min(turns.len()) {
-            scope.spawn(|| Worker::new(site, &tasks, &plan, &stop).run(&turns, &next));
+            let written = written.clone();
+            let (tasks, plan, stop, turns, next) = (&tasks, &plan, &stop, &turns, &next);
+            scope.spawn(move || Worker::new(site, tasks, plan, stop, written).run(turns, next));
         }
+        // The flushing ends with the last worker.
+        drop(written);
+        scope.spawn(|| flush::run(site, &asked).unwrap_or_else(|fault| stop.set(fault)));
     });
     stop.into_result().map_err(|fault| {
         let left = tasks.iter().map(|t| t.pending_bytes.load(Ordering::Relaxed));
@@ -171,13 +178,14 @@ struct Worker<'a> {
     plan: &'a Plan,
     stop: &'a Stop,
     cache: DirectoryCache<'a>,
+    written: Written,
     /// Packs that could not be read in one piece: told once each.
     told: HashSet<u32>,
 }
 
 impl<'a> Worker<'a> {
-    fn new(site: &'a Site<'a>, tasks: &'a [FileTask], plan: &'a Plan, stop: &'a Stop) -> Self {
-        Self { site, tasks, plan, stop, cache: DirectoryCache::new(site.target.as_fd()), told: HashSet::new() }
+    fn new(site: &'a Site<'a>, tasks: &'a [FileTask], plan: &'a Plan, stop: &'a Stop, written: Written) -> Self {
+        Self { site, tasks, plan, stop, cache: DirectoryCache::new(site.target.as_fd()), written, told: HashSet::new() }
     }
 
     fn run(&mut self, turns: &[Range<usize>], next: &AtomicUsize) {
@@ -257,6 +265,7 @@ impl<'a> Worker<'a> {
             match opened {
                 Ok(fd) => {
                     let length = content.len() as u64;
+                    self.written.add(length);
                     self.site.context.monitor.advance(&self.site.scope, 0, length);
                     self.settle(need, Ok(()), Some(&fd))?;
                 }

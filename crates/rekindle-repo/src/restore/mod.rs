@@ -3,7 +3,8 @@
 //!
 //! Order: directories (0700) and everything without content while the stored trees are walked,
 //! files in batches sorted by pack so that each piece of a pack is read once, hard links, then
-//! the directories' attributes from the bottom up, then one `syncfs` per file system.
+//! the directories' attributes from the bottom up, then one `syncfs` per file system. Further ones
+//! begin the write-back while files are still being written.
 //!
 //! `syncfs` instead of `fsync` per file: a restored tree counts only as a whole, and one journal
 //! commit per file makes 50,000 files take minutes. Since Linux 5.8 it reports write errors of
@@ -12,6 +13,7 @@
 mod attributes;
 mod batch;
 mod file;
+mod flush;
 mod place;
 mod plan;
 mod report;
@@ -145,15 +147,7 @@ fn finish_directories(site: &Site<'_>) -> Result<()> {
 /// Makes everything durable: on the target's file system, and on others mounted below it.
 fn sync(site: &Site<'_>) -> Result<()> {
     site.context.monitor.phase(&site.scope, "sync");
-    let failed = |error| {
-        Fault::new(codes::REPO_TARGET_IO, "bring the restored files safely to disk")
-            .because(std::io::Error::from(error))
-            .hint("look at the target's file system (`dmesg`), then restore again to another one")
-    };
-    for fd in site.file_systems() {
-        rustix::fs::syncfs(fd).map_err(failed)?;
-    }
-    Ok(())
+    site.file_systems().try_for_each(flush::flush)
 }
 
 /// The manifest's own count is the last word: what is neither there nor listed as lost is told.

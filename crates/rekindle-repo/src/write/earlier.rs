@@ -121,7 +121,8 @@ fn read(shared: &Shared, id: &Id) -> Result<Vec<Node>> {
             .because(why)
             .hint("its files are read again; run `rekindle verify`")
     };
-    let TreePlace { pack, pack_end, blob } = shared.known.tree(id).ok_or_else(|| damaged("no index file names it".to_owned()))?;
+    let TreePlace { pack, pack_end, blob } =
+        shared.known.tree(id).ok_or_else(|| damaged("no index file names it".to_owned()))?;
     let start = u64::from(blob.offset);
     let range = start..start + u64::from(blob.length);
     let sealed = shared.blocks.range(shared.repo.store(), pack, u64::from(*pack_end), range)?;

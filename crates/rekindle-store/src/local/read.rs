@@ -1,9 +1,8 @@
 //! Reading files.
 
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -26,16 +25,15 @@ pub(super) fn whole(root: &Path, key: &Key) -> Result<Bytes> {
 
 pub(super) fn range(root: &Path, key: &Key, range: &Range<u64>) -> Result<Bytes> {
     let length = range_length(key, range)?;
-    let (file, meta) = open(root, key)?;
+    let (mut file, meta) = open(root, key)?;
     if range.end > meta.len() {
         return Err(wrong_length(key, &place(root), length, meta.len().saturating_sub(range.start)));
     }
-    let mut data = vec![0; fits_memory(key, length)?];
-    match file.read_exact_at(&mut data, range.start) {
-        Ok(()) => Ok(data.into()),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(wrong_length(key, &place(root), length, 0).because(e))
-        }
+    let mut data = Vec::with_capacity(fits_memory(key, length)?);
+    let read = file.seek(SeekFrom::Start(range.start)).and_then(|_| file.take(length).read_to_end(&mut data));
+    match read {
+        Ok(given) if given as u64 == length => Ok(data.into()),
+        Ok(given) => Err(wrong_length(key, &place(root), length, given as u64)),
         Err(e) => Err(fault(verb(root, key), e)),
     }
 }
