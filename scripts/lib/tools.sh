@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Servers and programs that Debian 12 does not have, installed into $TOOLS:
-#   bin/{weed,valkey-server,fake-gcs-server,azurite,restic-new}  pg/<major>/bin/*
+#   bin/{weed,valkey-server,fake-gcs-server,azurite,restic-new}  pg/<major>/bin/*  containers/store
 # Each has a stamp with its version, so that a second run has nothing to do.
 
 SEAWEEDFS=4.48
@@ -137,4 +137,5 @@ install_tools() {
     install_fake_gcs
     install_azurite
     install_newer_restic
+    install_image
 }

@@ -19,7 +19,7 @@ mod value;
 
 pub use load::{default_places, load, parse};
 pub use model::{
-    Access, Command, Component, Config, Databases, Files, Grafana, Hooks, HttpLogin, Kind, OnChange, Physical,
+    Access, Command, Component, Compose, Config, Databases, Files, Grafana, Hooks, HttpLogin, InContainer, Kind, OnChange, Physical,
     Postgres, PostgresMethod, Prometheus, PrometheusMethod, Redis, Repository, Stack, Value,
 };
 pub use problem::{Problem, Problems};

@@ -39,6 +39,14 @@ pub struct Stack {
     pub state_dir: Option<PathBuf>,
     /// Greatest acceptable time between the captures of one point.
     pub max_skew: Option<Duration>,
+    /// Address of the container engine; `None`: as the environment says, else the usual sockets.
+    pub docker_host: Option<String>,
+    /// The compose file of the stack.
+    pub compose: Option<PathBuf>,
+    /// Services of it that must not run during a restore in place.
+    pub app_services: Vec<String>,
+    /// Longest wait until started services are healthy.
+    pub start_timeout: Option<Duration>,
 }
 
 /// Where points are kept.
@@ -85,6 +93,8 @@ pub enum Value {
 pub struct Component {
     pub id: ComponentId,
     pub kind: Kind,
+    /// The container it runs in.
+    pub container: Option<InContainer>,
     pub schedule: Option<Schedule>,
     pub objective: Objective,
     pub hooks: Hooks,
@@ -101,6 +111,22 @@ impl Component {
             Kind::Prometheus(_) => ComponentKind::Prometheus,
         }
     }
+}
+
+/// A container, and the engine that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InContainer {
+    pub name: String,
+    /// As in [`Stack::docker_host`].
+    pub docker_host: Option<String>,
+}
+
+/// A compose file, and the engine that runs its services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compose {
+    pub file: PathBuf,
+    /// As in [`Stack::docker_host`].
+    pub docker_host: Option<String>,
 }
 
 /// What is saved, and how.
@@ -122,6 +148,8 @@ pub struct Hooks {
     pub on_error: Vec<Command>,
     /// For each command.
     pub timeout: Option<Duration>,
+    /// The container they run in.
+    pub container: Option<String>,
 }
 
 /// A program and its arguments; nothing is ever put into it.
@@ -213,6 +241,8 @@ pub struct Files {
     pub vanished: Option<OnChange>,
     pub changed: Option<OnChange>,
     pub unreadable: Option<OnChange>,
+    /// These are the files of a compose project: what the engine knows about it is saved with them.
+    pub compose: Option<Compose>,
 }
 
 /// As whom an HTTP API is asked.

@@ -161,6 +161,17 @@ impl<'a> Section<'a> {
         self.text_of(key, self.value(key)?, "\"…\"")
     }
 
+    /// The name of a container: engines know no other characters in it.
+    pub(crate) fn container(&self, key: &str) -> Option<String> {
+        let text = self.text(key)?;
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !text.value.chars().all(good) || text.value.starts_with(['.', '-']) {
+            self.bad(key, &text.span, "it is no name of a container", "write it as `docker ps` shows it, for example `prompt-postgres`");
+            return None;
+        }
+        Some(text.value.to_owned())
+    }
+
     /// A path; a relative one starts from the file's directory.
     pub(crate) fn path(&self, key: &str) -> Option<PathBuf> {
         let text = self.text_of(key, self.value(key)?, "\"/path\"")?;

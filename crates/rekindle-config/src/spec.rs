@@ -66,6 +66,14 @@ pub(crate) const STACK: &[Key] = &[
         "Directory for the run journal and caches; else $STATE_DIRECTORY, $XDG_STATE_HOME/rekindle, /var/lib/rekindle (root) or ~/.local/state/rekindle.",
     ),
     key("max-skew", Shape::Duration, "Greatest acceptable time between the captures of one point."),
+    key(
+        "docker-host",
+        Shape::Text,
+        "`unix:///path` or `tcp://host:port` of Docker, Podman or a socket proxy (default: DOCKER_HOST, else the usual sockets).",
+    ),
+    key("compose", Shape::Path, "The stack's compose file: saved with images, volumes and networks as the component `compose`."),
+    key("app-services", Shape::TextList, "Services of the compose file that are stopped first and started last around a restore in place."),
+    key("start-timeout", Shape::Duration, "Longest wait until started services are healthy (default 2m)."),
 ];
 
 pub(crate) const REPOSITORY: &[Key] = &[
@@ -106,6 +114,7 @@ pub(crate) const HOOKS: &[Key] = &[
     key("after", Shape::Commands, "Run last, also after a failure."),
     key("on-error", Shape::Commands, "Run after a failure."),
     key("timeout", Shape::Duration, "Longest time of one command."),
+    key("container", Shape::Text, "Container the commands run in, instead of this host."),
 ];
 
 pub(crate) const RETENTION: &[Key] = &[
@@ -123,6 +132,11 @@ const COUNT: Shape = Shape::Integer { min: 1, max: 100_000 };
 
 const KIND: Key =
     must("kind", Shape::Choice(&["postgres", "redis", "files", "prometheus", "grafana"]), "What kind of thing it is.");
+const CONTAINER: Key = key(
+    "container",
+    Shape::Text,
+    "Container it runs in: its programs and volumes are used, and paths of its data are paths inside of it.",
+);
 const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
@@ -155,6 +169,7 @@ pub(crate) const POSTGRES: &[Key] = &[
     key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
     key("lock-timeout", Shape::Duration, "Longest wait for a table lock."),
     key("spool-dir", Shape::Path, "Where a dump is put during a restore with several workers."),
+    CONTAINER,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -170,6 +185,7 @@ pub(crate) const REDIS: &[Key] = &[
     key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
     key("cert-file", Shape::Path, "PEM file with the client's certificate."),
     key("key-file", Shape::Path, "PEM file with the client's private key."),
+    CONTAINER,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -182,6 +198,7 @@ pub(crate) const FILES: &[Key] = &[
     key("one-file-system", Shape::Bool, "Do not enter other file systems."),
     key("exclude-caches", Shape::Bool, "Leave out directories marked by CACHEDIR.TAG."),
     key("policy", Shape::Table(POLICY), "What a file that could not be taken as it was does to the point."),
+    CONTAINER,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -206,6 +223,7 @@ pub(crate) const PROMETHEUS: &[Key] = &[
         "`snapshot` fails without the admin API, `blocks` leaves out up to three hours; without it, the first that works.",
     ),
     key("bin-dir", Shape::Path, "Directory with prometheus and promtool, for the check after a restore."),
+    CONTAINER,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -226,6 +244,7 @@ pub(crate) const GRAFANA: &[Key] = &[
     key("password", Shape::Secret, "That user's password."),
     key("token", Shape::Secret, "Token of a service account for the export (one organisation)."),
     key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
+    CONTAINER,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,

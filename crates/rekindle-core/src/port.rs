@@ -137,6 +137,25 @@ pub trait Component: Send + Sync {
         report: &RestoreReport,
         context: &RunContext,
     ) -> Result<Vec<Finding>>;
+    /// Takes a restore in place back: what was kept stands at its place again, and what was restored
+    /// beside it. An `Err` leaves both where they can be found by name.
+    async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
+        let kept = report.kept_old.as_deref().unwrap_or("nothing");
+        Err(Fault::new(crate::codes::ENGINE_ROLL_BACK, format!("bring the old state of `{}` back", self.id()))
+            .because(format!("it cannot be done without you for the kind `{}`; kept is: {kept}", self.kind()))
+            .hint("put the old state back by hand, or restore the safety point"))
+    }
+}
+
+/// Stops and starts what runs around components that are restored in place.
+#[async_trait]
+pub trait Services: Send + Sync {
+    /// Stops what must not run meanwhile, dependants first; gives the names in that order. After an
+    /// error, whatever was stopped runs again.
+    async fn stop(&self, context: &RunContext) -> Result<Vec<String>>;
+    /// Starts what was stopped, dependants last, and waits until each is healthy; gives the names in
+    /// that order. An error means that not all of it is healthy.
+    async fn start(&self, context: &RunContext) -> Result<Vec<String>>;
 }
 
 /// A running capture. `entries` is taken once and pulled to its end on a blocking thread; then
@@ -376,6 +395,8 @@ pub struct Hook {
     pub command: Vec<String>,
     /// It is killed after this time.
     pub timeout: std::time::Duration,
+    /// The container it runs in; none: this host.
+    pub container: Option<String>,
 }
 
 /// How a hook ended.

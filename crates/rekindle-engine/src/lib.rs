@@ -3,7 +3,8 @@
 //! Backup: plan → before hooks → begin (databases first, files last) → store ∥ → finish →
 //! `Part::join` → draft → commit → report. Restore: plan → restore → check → report.
 
-pub mod backup;
+pub mod around;
+mod backup;
 mod component_run;
 mod hooks;
 pub mod pitr;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use rekindle_core::port::{
-    Component, Finding, HookRunner, Level, PartReader, Repository, RestoreReport, RestoreRequest, RunContext, Target,
+    Component, Finding, HookRunner, Level, PartReader, Repository, RestoreReport, RestoreRequest, RunContext, Services,
+    Target,
 };
 use rekindle_core::{ComponentId, ComponentKind, Fault, PointId, Result, codes};
 use serde::Serialize;
 
+use crate::around::{self, ServicesReport};
 use crate::backup::{BackupOptions, backup};
 use crate::component_run::named;
 use crate::plan::{BackupPlan, stage};
@@ -26,6 +28,8 @@ pub struct RestorePlan {
     pub items: Vec<RestoreItem>,
     /// Taken before anything is restored in place; a failure of it refuses the restore.
     pub safety: Option<BackupPlan>,
+    /// Stopped before anything is restored in place, started after it.
+    pub services: Option<Arc<dyn Services>>,
 }
 
 /// A plan for reading: the output of `--dry-run`.
@@ -53,7 +57,8 @@ pub struct RestoreItemView {
 pub struct ItemReport {
     pub component: ComponentId,
     pub kind: ComponentKind,
-    /// `restored`, `incomplete` (something is lost), `wrong` (the check says no) or `failed`.
+    /// `restored`, `incomplete` (something is lost), `wrong` (the check says no), `failed`, or
+    /// `rolled-back` (the state before stands there again).
     pub state: &'static str,
     pub elapsed_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +70,14 @@ pub struct ItemReport {
     exit_code: u8,
 }
 
+impl ItemReport {
+    /// The old state stands at its place again.
+    pub(crate) fn rolled_back(&mut self) {
+        self.state = "rolled-back";
+        self.exit_code = codes::ENGINE_ROLLED_BACK.class.exit_code();
+    }
+}
+
 /// What one restore did.
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreSummary {
@@ -73,12 +86,16 @@ pub struct RestoreSummary {
     pub safety_point: Option<PointId>,
     pub elapsed_ms: u64,
     pub items: Vec<ItemReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<ServicesReport>,
 }
 
 impl RestoreSummary {
-    /// 0 when everything is there and checked; else the code of the first item that is not.
+    /// 0 when everything is there, checked and running; else the code of the services, or of the first item
+    /// that is not.
     pub fn exit_code(&self) -> u8 {
-        self.items.iter().map(|item| item.exit_code).find(|code| *code != 0).unwrap_or(0)
+        let services = self.services.iter().map(|services| services.exit_code);
+        services.chain(self.items.iter().map(|item| item.exit_code)).find(|code| *code != 0).unwrap_or(0)
     }
 }
 
@@ -90,7 +107,18 @@ impl RestorePlan {
                 .hint("name a component of the point; `rekindle show POINT` lists them"));
         }
         items.sort_by_key(|item| stage(item.component.kind()));
-        Ok(Self { point, items, safety })
+        Ok(Self { point, items, safety, services: None })
+    }
+
+    /// The same with services that are stopped meanwhile. The old state has to be kept then: it is what a
+    /// roll-back needs.
+    pub fn with_services(self, services: Arc<dyn Services>) -> Result<Self> {
+        if self.items.iter().any(|item| item.request.target == Target::InPlace { discard_old: true }) {
+            return Err(Fault::new(codes::CLI_USAGE, "restore in place with services around it, keeping no old state")
+                .because("when a service does not become healthy, the old state is brought back")
+                .hint("leave `--discard-old` out, and remove the kept state when all is well"));
+        }
+        Ok(Self { services: Some(services), ..self })
     }
 
     /// The plan for reading; opens each part, so a component that the point lacks is an error here.
@@ -125,13 +153,23 @@ pub async fn restore(
         None => None,
         Some(safety) => Some(take_safety_point(safety, &repository, runner, context).await?),
     };
-    let mut items = Vec::with_capacity(plan.items.len());
+    let mut services = around::stop(plan.services.as_ref(), context).await?;
+    let mut done: Vec<(&RestoreItem, ItemReport)> = Vec::with_capacity(plan.items.len());
+    let mut stopped = None;
     for (item, part) in plan.items.iter().zip(parts) {
-        context.cancel.check()?;
-        items.push(restore_item(item, part, context).await);
+        if let Err(fault) = context.cancel.check() {
+            stopped = Some(fault);
+            break;
+        }
+        done.push((item, restore_item(item, part, context).await));
     }
+    around::start(plan.services.as_ref(), &mut services, &mut done, context).await;
+    if let Some(fault) = stopped {
+        return Err(fault);
+    }
+    let items = done.into_iter().map(|(_, report)| report).collect();
     let elapsed_ms = elapsed_ms(context, started);
-    Ok(RestoreSummary { point: plan.point, safety_point, elapsed_ms, items })
+    Ok(RestoreSummary { point: plan.point, safety_point, elapsed_ms, items, services })
 }
 
 /// Opens every part before the first target is touched.

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 /// Exit code with which a hook asks to skip the run (`EX_TEMPFAIL` of sysexits.h).
-const SOFT_SKIP: i32 = 75;
+pub(crate) const SOFT_SKIP: i32 = 75;
 /// So much of the end of a failed hook's output goes into the error.
-const OUTPUT_TAIL_BYTES_MAX: usize = 2048;
+pub(crate) const OUTPUT_TAIL_BYTES_MAX: usize = 2048;
 /// How long the output is waited for after the hook itself ended: a background process that a
 /// hook leaves behind keeps the pipe open.
 const OUTPUT_WAIT: Duration = Duration::from_secs(1);
@@ -26,6 +26,10 @@ impl HookRunner for ProcessHooks {
     async fn run(&self, hook: &Hook, variables: &[(&'static str, String)]) -> Result<HookOutcome> {
         let name = hook.command.first().map_or("", String::as_str);
         let failed = || Fault::new(codes::ENGINE_HOOK, format!("run `{name}`"));
+        // Run on this host, it would do something else than it was written for.
+        if let Some(container) = &hook.container {
+            return Err(failed().because(format!("it belongs into the container `{container}`")));
+        }
         let mut command = Command::new(name);
         command
             .args(hook.command.get(1..).unwrap_or_default())
@@ -101,7 +105,7 @@ mod tests {
 
     fn hook(script: &str, timeout_ms: u64) -> Hook {
         let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Hook { command, timeout: Duration::from_millis(timeout_ms) }
+        Hook { command, timeout: Duration::from_millis(timeout_ms), container: None }
     }
 
     #[tokio::test]
@@ -144,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let hook = Hook { command: vec!["/no/such/program".to_owned()], timeout: Duration::from_secs(1) };
+        let hook = Hook { command: vec!["/no/such/program".to_owned()], timeout: Duration::from_secs(1), container: None };
         let fault = ProcessHooks.run(&hook, &[]).await.unwrap_err();
         assert!(fault.chain().contains("/no/such/program"));
         assert!(fault.hint_text().is_some());

@@ -1,5 +1,6 @@
 //! See the crate description.
 
+pub mod container;
 pub mod grafana;
 pub mod hook;
 pub mod http;

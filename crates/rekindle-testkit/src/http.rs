@@ -7,7 +7,7 @@ use std::time::Duration;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Sends one request to 127.0.0.1 and gives the status and the raw body.
-pub(crate) fn request(
+pub fn request(
     port: u16,
     method: &str,
     target: &str,

@@ -1,7 +1,7 @@
 //! Words of the command line that mean several components: `full`, the groups of the configuration, and
 //! some that go by kind.
 
-use rekindle_config::Config;
+use rekindle_config::{Config, Kind};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 
 /// Groups that exist without a configuration, and the kinds in them. A `[group]` of the same name wins.
@@ -9,7 +9,7 @@ const BY_KIND: [(&str, &[ComponentKind]); 5] = [
     ("database", &[ComponentKind::Postgres]),
     ("redis", &[ComponentKind::Redis]),
     ("app", &[ComponentKind::Files]),
-    // Which files are configuration is for `[group]` to say.
+    // Which files are configuration is for `[group]` to say; those of the compose file are.
     ("config", &[]),
     ("monitoring", &[ComponentKind::Prometheus, ComponentKind::Grafana]),
 ];
@@ -53,7 +53,12 @@ fn members(word: &str, known: &[(ComponentId, ComponentKind)], config: Option<&C
     let found: Vec<ComponentId> = match (named, kinds) {
         (Some(ids), _) => ids.clone(),
         (None, Some(kinds)) => {
-            known.iter().filter(|(_, kind)| kinds.contains(kind)).map(|(id, _)| id.clone()).collect()
+            let compose = |id: &ComponentId| config.is_some_and(|config| is_compose(config, id));
+            let member = |(id, kind): &&(ComponentId, ComponentKind)| match compose(id) {
+                true => word == "config",
+                false => kinds.contains(kind),
+            };
+            known.iter().filter(member).map(|(id, _)| id.clone()).collect()
         }
         // Neither: the engine says which components there are.
         (None, None) => return Ok(vec![id]),
@@ -64,6 +69,12 @@ fn members(word: &str, known: &[(ComponentId, ComponentKind)], config: Option<&C
     let names: Vec<&str> = known.iter().map(|(id, _)| id.as_str()).collect();
     Err(Fault::new(codes::ENGINE_NO_COMPONENT, format!("choose the components of the group `{word}`: it is empty"))
         .hint(format!("name its components in `[group]`, as `{word} = [\"…\"]`; there are: {}", names.join(", "))))
+}
+
+/// Whether it is the component that `compose` of [stack] adds.
+fn is_compose(config: &Config, id: &ComponentId) -> bool {
+    let files = config.components.iter().find(|one| one.id == *id).map(|one| &one.kind);
+    matches!(files, Some(Kind::Files(files)) if files.compose.is_some())
 }
 
 #[cfg(test)]
@@ -91,6 +102,17 @@ mod tests {
         assert_eq!(chosen(&["app"], groups).unwrap(), ["uploads"]);
         assert_eq!(chosen(&["config", "night"], groups).unwrap(), ["settings", "db", "uploads"]);
         assert_eq!(chosen(&["full"], groups).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_compose_file_is_configuration() {
+        let stack = STACK.replacen("name = 's'", "name = 's'\ncompose = '/c/docker-compose.yml'", 1);
+        let config = rekindle_config::parse(Path::new("/x.toml"), &stack);
+        let config = config.map_err(|problems| problems.to_string()).unwrap();
+        let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
+        let chosen = |word: &str| wanted(&[word.to_owned()], &known, Some(&config)).unwrap();
+        assert_eq!(chosen("config"), ["compose".parse().unwrap()]);
+        assert_eq!(chosen("app"), ["uploads".parse().unwrap(), "settings".parse().unwrap()]);
     }
 
     #[test]

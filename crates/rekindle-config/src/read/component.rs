@@ -8,7 +8,12 @@ use rekindle_core::{ComponentId, codes};
 use toml::de::{DeTable, DeValue};
 
 use super::{kinds, monitoring, policy};
+<<<<<<< HEAD
 use crate::model::{Component, Kind};
+=======
+use crate::model::{Component, InContainer, Kind};
+use crate::schedule::Schedule;
+>>>>>>> 8ee91f3 (Containers: programs, volumes and services of Docker and Podman; roll-back when services are not healthy after a restore)
 use crate::section::{At, Section};
 use crate::spec;
 use crate::value;
@@ -49,6 +54,7 @@ pub(super) fn all(top: &Section<'_>) -> Option<Vec<(Component, Range<usize>)>> {
 /// A component that has no checked name yet.
 struct Nameless {
     kind: Kind,
+    container: Option<InContainer>,
     schedule: Option<Schedule>,
     objective: Objective,
     hooks: crate::model::Hooks,
@@ -56,7 +62,14 @@ struct Nameless {
 
 impl Nameless {
     fn into_component(self, id: ComponentId) -> Component {
-        Component { id, kind: self.kind, schedule: self.schedule, objective: self.objective, hooks: self.hooks }
+        Component {
+            id,
+            kind: self.kind,
+            container: self.container,
+            schedule: self.schedule,
+            objective: self.objective,
+            hooks: self.hooks,
+        }
     }
 }
 
@@ -73,6 +86,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
     }
     let hooks = section.table("hooks", spec::HOOKS);
     let hooks = hooks.as_ref().map(policy::hooks).unwrap_or_default();
+    let container = section.container("container").map(|name| InContainer { name, docker_host: None });
     let kind = match kind {
         "postgres" => kinds::postgres(&section).map(Kind::Postgres),
         "redis" => kinds::redis(&section).map(Kind::Redis),
@@ -80,7 +94,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
         "prometheus" => monitoring::prometheus(&section).map(Kind::Prometheus),
         _ => kinds::files(&section).map(Kind::Files),
     };
-    Some(Nameless { kind: kind?, schedule: schedule.map(|at| at.value), objective, hooks })
+    Some(Nameless { kind: kind?, container, schedule: schedule.map(|at| at.value), objective, hooks })
 }
 
 /// The kind decides which keys are known, so it is looked at before them.

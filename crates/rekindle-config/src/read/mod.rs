@@ -1,6 +1,7 @@
 //! From tables to the checked configuration, rule by rule.
 
 mod component;
+mod containers;
 mod group;
 mod kinds;
 mod monitoring;
@@ -50,7 +51,11 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
     let repository = top.table("repository", spec::REPOSITORY).and_then(|section| repository::read(&section));
     let hooks = top.table("hooks", spec::HOOKS).map(|section| policy::hooks(&section));
     let retention = top.table("retention", spec::RETENTION).map(|section| policy::retention(&section));
-    let components = component::all(&top);
+    let mut components = component::all(&top);
+    if let (Some(stack), Some(components)) = (&stack, &mut components) {
+        containers::add_compose(&top, stack, components);
+        containers::refuse_unused(&top, stack, hooks.as_ref(), components);
+    }
     if let (Some(repository), Some(components)) = (&repository, &components) {
         apart(sink, &repository.url, components);
     }
@@ -75,6 +80,10 @@ fn stack(section: &Section<'_>) -> Option<Stack> {
     Some(Stack {
         state_dir: section.path("state-dir"),
         max_skew: section.duration("max-skew").map(|at| at.value),
+        docker_host: containers::docker_host(section),
+        app_services: containers::app_services(section),
+        compose: section.path("compose"),
+        start_timeout: section.duration("start-timeout").map(|at| at.value),
         host,
         name: stack?,
     })

@@ -15,6 +15,7 @@ pub(super) fn hooks(section: &Section<'_>) -> Hooks {
         after: section.commands("after"),
         on_error: section.commands("on-error"),
         timeout: section.duration("timeout").map(|at| at.value),
+        container: section.container("container"),
     }
 }
 

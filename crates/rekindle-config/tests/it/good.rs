@@ -20,7 +20,7 @@ fn the_example_is_accepted_and_means_what_it_says() {
     assert_eq!(config.repository.compression, Some(3));
     assert!(matches!(config.repository.access.access_key_id, Some(Value::Reference(_))));
     let names: Vec<&str> = config.components.iter().map(|one| one.id.as_str()).collect();
-    assert_eq!(names, ["database", "ledger", "cache", "uploads"], "the order of the file");
+    assert_eq!(names, ["database", "ledger", "cache", "uploads", "compose"], "the order of the file");
     let Kind::Postgres(database) = &config.components[0].kind else { panic!() };
     assert!(database.globals && database.exact_counts && !database.schema_only);
     assert_eq!(database.databases, Databases::OfUrl);
@@ -33,6 +33,15 @@ fn the_example_is_accepted_and_means_what_it_says() {
     let Kind::Files(uploads) = &config.components[3].kind else { panic!() };
     assert_eq!(uploads.paths[1], Path::new("/app/config"));
     assert_eq!(uploads.unreadable, Some(OnChange::Partial));
+    let engine = "unix:///var/run/docker.sock";
+    let place = config.components[2].container.as_ref().unwrap();
+    assert_eq!((place.name.as_str(), place.docker_host.as_deref()), ("prompt-redis", Some(engine)));
+    assert_eq!(config.components[0].hooks.container.as_deref(), Some("prompt-postgres"));
+    let Kind::Files(compose) = &config.components[4].kind else { panic!() };
+    assert_eq!(compose.paths, [PathBuf::from("/etc/rekindle/docker-compose.yml")]);
+    assert_eq!(compose.compose.as_ref().unwrap().docker_host.as_deref(), Some(engine));
+    assert_eq!(config.stack.app_services, ["frontend", "backend"]);
+    assert_eq!(config.stack.start_timeout, Some(Duration::from_mins(3)));
     let hooks = &config.components[3].hooks;
     assert_eq!(hooks.before[0].argv, ["/usr/local/bin/app", "flush"]);
     assert_eq!(hooks.on_error[0].argv, ["/bin/sh", "-c", "logger uploads failed"]);
@@ -45,10 +54,14 @@ fn the_example_is_accepted_and_means_what_it_says() {
 fn the_example_of_a_whole_stack_has_every_word_of_its_backup_script() {
     let config = good(include_str!("../../../../examples/prompt-card-system/rekindle.toml"));
     let kinds: Vec<String> = config.components.iter().map(|one| one.kind().to_string()).collect();
-    assert_eq!(kinds, ["postgres", "redis", "files", "files", "prometheus", "grafana"]);
+    assert_eq!(kinds, ["postgres", "redis", "files", "files", "prometheus", "grafana", "files"]);
     let groups: Vec<&str> = config.groups.keys().map(String::as_str).collect();
     assert_eq!(groups, ["app", "config"]);
-    assert!(config.components.iter().all(|one| one.schedule.is_some() && one.objective.rpo_seconds.is_some()));
+    let own = |one: &&rekindle_config::Component| one.id.as_str() != "compose";
+    let mut components = config.components.iter().filter(own);
+    assert!(components.all(|one| one.schedule.is_some() && one.objective.rpo_seconds.is_some()));
+    let contained = config.components.iter().filter(|one| one.container.is_some()).map(|one| one.id.as_str());
+    assert_eq!(contained.collect::<Vec<_>>(), ["postgres", "redis", "metrics", "dashboards"]);
 }
 
 #[test]

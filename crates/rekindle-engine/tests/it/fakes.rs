@@ -11,7 +11,7 @@ use rekindle_core::note::{NoteClass, Notes};
 use rekindle_core::point::{CommitReceipt, Draft, RecoveryPoint};
 use rekindle_core::port::{
     Capture, Clock, Component, Finding, Hook, HookOutcome, HookRunner, LostEntry, Materialize, Materialized,
-    PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext, StoredEntry, WriteSession,
+    PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext, Services, StoredEntry, WriteSession,
 };
 use rekindle_core::proof::{CaptureProof, StoredPart};
 use rekindle_core::tally::{Counted, Tally};
@@ -34,6 +34,28 @@ impl Log {
     pub(crate) fn position(&self, line: &str) -> usize {
         let lines = self.lines();
         lines.iter().position(|seen| seen == line).unwrap_or_else(|| panic!("`{line}` not in {lines:?}"))
+    }
+}
+
+/// Services of which some starts fail: one `true` per start.
+pub(crate) struct FakeServices {
+    pub(crate) log: Log,
+    pub(crate) stops_fail: bool,
+    pub(crate) starts: Mutex<Vec<bool>>,
+}
+
+#[async_trait]
+impl Services for FakeServices {
+    async fn stop(&self, _: &RunContext) -> Result<Vec<String>> {
+        self.log.add("stop services");
+        if self.stops_fail { Err(Fault::new(codes::CT_SERVICE, "stop the service `app`")) } else { Ok(vec!["app".into()]) }
+    }
+
+    async fn start(&self, context: &RunContext) -> Result<Vec<String>> {
+        context.cancel.check()?;
+        self.log.add("start services");
+        let fails = self.starts.lock().unwrap().pop().unwrap_or(false);
+        if fails { Err(Fault::new(codes::CT_UNHEALTHY, "wait until the service `app` is healthy")) } else { Ok(vec!["app".into()]) }
     }
 }
 
@@ -177,6 +199,11 @@ impl Component for FakeComponent {
             _ => vec![Finding::good("all there")],
         })
     }
+
+    async fn roll_back(&self, _: &RestoreReport, _: &RunContext) -> Result<()> {
+        self.log.add(format!("roll back {}", self.id));
+        if self.fail == Fail::Unreadable { Err(fault("a rename is refused")) } else { Ok(()) }
+    }
 }
 
 /// A repository in memory that keeps committed points.
@@ -307,5 +334,5 @@ pub(crate) fn context() -> RunContext {
 
 pub(crate) fn hook(words: &[&str]) -> Hook {
     let command = words.iter().map(|word| (*word).to_owned()).collect();
-    Hook { command, timeout: std::time::Duration::from_secs(1) }
+    Hook { command, timeout: std::time::Duration::from_secs(1), container: None }
 }

@@ -1,11 +1,11 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rekindle_core::port::{Repository, RestoreRequest, Target};
 use rekindle_core::{ComponentKind, PointId, codes};
 use rekindle_engine::restore::{RestoreItem, RestorePlan, RestoreSummary, restore};
 use rekindle_engine::{BackupOptions, BackupPlan, HookSet, Planned, backup};
 
-use crate::fakes::{Fail, FakeComponent, FakeHooks, FakeRepository, context};
+use crate::fakes::{Fail, FakeComponent, FakeHooks, FakeRepository, FakeServices, context};
 
 fn item(repository: &FakeRepository, point: &PointId, fail: Fail) -> RestoreItem {
     let log = repository.log.clone();
@@ -89,4 +89,78 @@ async fn a_safety_point_comes_first_or_nothing_does() {
     let fault = summary.unwrap_err();
     assert!(fault.is(codes::ENGINE_SAFETY) && fault.exit_code() == 21, "{fault:?}");
     assert!(!repository.log.lines().iter().any(|line| line.starts_with("restore")));
+}
+
+/// A restore in place with services of which these starts fail, first start first.
+async fn with_services(fail: Fail, stops_fail: bool, starts: &[bool]) -> (rekindle_core::Result<RestoreSummary>, Vec<String>) {
+    let (repository, point) = with_a_point().await;
+    let mut one = item(&repository, &point, fail);
+    one.request.target = Target::InPlace { discard_old: false };
+    let starts = Mutex::new(starts.iter().rev().copied().collect());
+    let services = Arc::new(FakeServices { log: repository.log.clone(), stops_fail, starts });
+    let plan = RestorePlan::new(point, vec![one], None).unwrap().with_services(services).unwrap();
+    let runner = Arc::new(FakeHooks(repository.log.clone()));
+    let before = repository.log.lines().len();
+    let summary = restore(plan, Arc::new(repository.clone()), runner, &context()).await;
+    let lines = repository.log.lines()[before..].to_vec();
+    let kept = |line: &String| ["stop services", "start services", "roll back database"].contains(&line.as_str());
+    (summary, lines.into_iter().filter(kept).collect())
+}
+
+#[tokio::test]
+async fn services_are_stopped_before_and_started_after() {
+    for fail in [Fail::Never, Fail::Begin, Fail::Wrong] {
+        let (summary, log) = with_services(fail, false, &[false]).await;
+        assert_eq!(log, ["stop services", "start services"], "{fail:?}");
+        let services = summary.unwrap().services.unwrap();
+        assert_eq!((services.stopped, services.started), (vec!["app".to_owned()], vec!["app".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn services_that_cannot_be_stopped_keep_everything_as_it_is() {
+    let (summary, log) = with_services(Fail::Never, true, &[]).await;
+    assert!(summary.unwrap_err().is(codes::CT_SERVICE));
+    assert_eq!(log, ["stop services"]);
+}
+
+#[tokio::test]
+async fn what_is_not_healthy_goes_back_to_the_state_before() {
+    let (summary, log) = with_services(Fail::Never, false, &[true, false]).await;
+    let summary = summary.unwrap();
+    assert_eq!(log, ["stop services", "start services", "stop services", "roll back database", "start services"]);
+    assert_eq!((summary.items[0].state, summary.exit_code()), ("rolled-back", 4));
+    let services = summary.services.unwrap();
+    assert_eq!(services.rolled_back.unwrap().code, "RK-EN-020");
+    assert!(services.problem.is_none());
+    // Nothing was restored, so nothing goes back.
+    let (summary, log) = with_services(Fail::Begin, false, &[true]).await;
+    let summary = summary.unwrap();
+    assert_eq!(log, ["stop services", "start services"]);
+    assert_eq!((summary.items[0].state, summary.exit_code()), ("failed", 4));
+    assert!(summary.services.unwrap().rolled_back.is_none());
+}
+
+#[tokio::test]
+async fn a_way_back_that_fails_is_a_failure_and_told() {
+    let (summary, log) = with_services(Fail::Unreadable, false, &[true, false]).await;
+    let summary = summary.unwrap();
+    assert_eq!(log.last().map(String::as_str), Some("start services"));
+    assert_eq!(summary.exit_code(), 1);
+    let services = summary.services.unwrap();
+    assert_eq!(services.problem.unwrap().code, "RK-EN-021");
+    // Also when it is the old state that does not come up.
+    let (summary, _) = with_services(Fail::Never, false, &[true, true]).await;
+    let summary = summary.unwrap();
+    assert_eq!((summary.items[0].state, summary.exit_code()), ("rolled-back", 1));
+}
+
+#[tokio::test]
+async fn the_old_state_cannot_be_discarded_with_services_around() {
+    let (repository, point) = with_a_point().await;
+    let mut one = item(&repository, &point, Fail::Never);
+    one.request.target = Target::InPlace { discard_old: true };
+    let services = Arc::new(FakeServices { log: repository.log.clone(), stops_fail: false, starts: Mutex::default() });
+    let plan = RestorePlan::new(point, vec![one], None).unwrap().with_services(services);
+    assert!(plan.is_err_and(|fault| fault.is(codes::CLI_USAGE)));
 }

@@ -24,6 +24,9 @@ pub fn feed(
     patience: Duration,
     judge: &Judge,
 ) -> Result<u64> {
+    if let Some(inside) = spec.inside.clone() {
+        return super::inside::feed(inside, spec, stop, content, patience, judge);
+    }
     let mut child = Child::start(spec, stop, Pipe::Stdin)?;
     let stdin = child.process.stdin.take();
     let mut bytes = 0;

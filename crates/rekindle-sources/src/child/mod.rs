@@ -5,6 +5,7 @@
 //! blocks. Nothing here waits without looking at the run's cancel flag.
 
 mod feed;
+mod inside;
 mod read;
 
 use std::ffi::OsString;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use rekindle_core::{Cancel, ErrorCode, Fault, Result, Secret};
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::container::Inside;
 
 pub use feed::feed;
 pub use read::{ChildRead, Judge, output};
@@ -47,6 +50,8 @@ pub struct ChildSpec {
     pub code: &'static ErrorCode,
     /// Texts that must not appear in errors, should the child print them.
     pub secrets: Vec<Secret<String>>,
+    /// The container it runs in; none: this host.
+    pub inside: Option<Inside>,
 }
 
 /// Two reasons to stop: the run was cancelled, or the work the child belongs to was given up.

@@ -6,9 +6,10 @@ use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
 use rekindle_core::entry::{Closing, ContentRead, Meta, ReadFault};
-use rekindle_core::{Fault, Result};
+use rekindle_core::{ErrorCode, Fault, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::inside::Held;
 use super::{Child, ChildSpec, EXIT_MAX, Ended, POLL_MILLIS, Pipe, Stop};
 
 /// The largest pipe an unprivileged Linux process may ask for.
@@ -27,23 +28,34 @@ pub type Judge = Box<dyn Fn(&Ended) -> Fault + Send>;
 /// A child's standard output, read as it comes. The exit status is looked at in `close`, so a
 /// program that fails after its last byte never makes a stream that ended well.
 pub struct ChildRead {
-    child: Child,
-    stdout: ChildStdout,
+    from: From,
+    what: String,
+    code: &'static ErrorCode,
     meta: Meta,
     judge: Judge,
     ended: bool,
 }
 
+enum From {
+    Here(Box<Output>),
+    Inside(Box<Held>),
+}
+
+/// A process of this host and its pipe.
+struct Output {
+    child: Child,
+    stdout: ChildStdout,
+}
+
 impl ChildRead {
     /// Starts the program. `meta` is what the entry gets when the program ends well.
     pub fn start(spec: ChildSpec, stop: Stop, meta: Meta, judge: Judge) -> Result<Self> {
-        let mut child = Child::start(spec, stop, Pipe::Stdout)?;
-        let Some(stdout) = child.process.stdout.take() else {
-            return Err(child.fault("read the program's output: there is no pipe"));
+        let (what, code) = (spec.what.clone(), spec.code);
+        let from = match spec.inside.clone() {
+            Some(inside) => From::Inside(Box::new(Held::start(inside, spec, stop, false)?)),
+            None => From::Here(Box::new(Output::start(spec, stop)?)),
         };
-        // Fewer switches between the two processes; where it is refused, the usual size does.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
-        Ok(Self { child, stdout, meta, judge, ended: false })
+        Ok(Self { from, what, code, meta, judge, ended: false })
     }
 
     /// Some bytes; 0 at the end of the output.
@@ -51,6 +63,43 @@ impl ChildRead {
         if self.ended {
             return Ok(0);
         }
+        let given = match &mut self.from {
+            From::Here(output) => output.read_some(buffer)?,
+            From::Inside(held) => held.read_some(buffer)?,
+        };
+        self.ended = given == 0;
+        Ok(given)
+    }
+
+    /// After the last byte: whether the program ended well.
+    pub fn end(&mut self) -> Result<()> {
+        if !self.ended {
+            match &mut self.from {
+                From::Here(output) => output.child.kill(),
+                From::Inside(held) => held.kill(),
+            }
+            return Err(Fault::new(self.code, self.what.clone()).because("its output was not read to the end"));
+        }
+        let ended = match &mut self.from {
+            From::Here(output) => output.child.wait(EXIT_MAX)?,
+            From::Inside(held) => held.wait(EXIT_MAX)?,
+        };
+        if ended.success { Ok(()) } else { Err((self.judge)(&ended)) }
+    }
+}
+
+impl Output {
+    fn start(spec: ChildSpec, stop: Stop) -> Result<Self> {
+        let mut child = Child::start(spec, stop, Pipe::Stdout)?;
+        let Some(stdout) = child.process.stdout.take() else {
+            return Err(child.fault("read the program's output: there is no pipe"));
+        };
+        // Fewer switches between the two processes; where it is refused, the usual size does.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        Ok(Self { child, stdout })
+    }
+
+    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let since = Instant::now();
         loop {
             if let Err(fault) = self.child.stop.check() {
@@ -65,27 +114,15 @@ impl ChildRead {
                 {
                     std::thread::sleep(GATHER);
                 }
-                let given = self
+                return self
                     .stdout
                     .read(buffer)
-                    .map_err(|error| self.child.fault("read from the program").because(error))?;
-                self.ended = given == 0;
-                return Ok(given);
+                    .map_err(|error| self.child.fault("read from the program").because(error));
             }
             if since.elapsed() > self.child.spec.idle_max {
                 return Err(self.child.idle());
             }
         }
-    }
-
-    /// After the last byte: whether the program ended well.
-    pub fn end(&mut self) -> Result<()> {
-        if !self.ended {
-            self.child.kill();
-            return Err(self.child.fault(self.child.spec.what.clone()).because("its output was not read to the end"));
-        }
-        let ended = self.child.wait(EXIT_MAX)?;
-        if ended.success { Ok(()) } else { Err((self.judge)(&ended)) }
     }
 }
 

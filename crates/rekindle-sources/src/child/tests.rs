@@ -16,6 +16,8 @@ fn shell(script: &str) -> ChildSpec {
         what: "run a test".into(),
         code: PG_DUMP,
         secrets: vec![Secret::new("canary-7".to_owned())],
+        inside: None,
+        inside: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rekindle_core::entry::Entries;
+use rekindle_core::entry::{Entries, Entry};
 use rekindle_core::port::{Capture, RunContext};
 use rekindle_core::proof::CaptureProof;
 use rekindle_core::witness::Witness;
@@ -20,6 +20,7 @@ use super::layout::{entry_path, show};
 use super::sys::{Links, open_directory, open_file, status_at, status_of};
 use super::walk::{Rules, Walk};
 use super::{FilesComponent, bug, root_fault};
+use crate::document::document;
 
 /// What the manifest says about a capture of files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,7 @@ pub(super) struct Details {
 pub(super) struct FilesCapture {
     id: ComponentId,
     walk: Option<Walk>,
+    documents: Vec<Entry>,
     witness: Witness,
     journal: Arc<Journal>,
     captured_at: jiff::Timestamp,
@@ -64,8 +66,11 @@ impl FilesCapture {
         let top = Arc::clone(&component.layout.top);
         let walk = Walk::new(top, rules, Arc::clone(&journal), context.cancel.clone())?;
         context.monitor.phase(component.id.as_str(), "read the files");
+        let now = context.clock.now();
+        let documents = options.documents.iter().map(|(name, bytes)| document(name, bytes.clone(), now));
         Ok(Self {
             id: component.id.clone(),
+            documents: documents.collect::<Result<_>>()?,
             walk: Some(walk),
             witness: Witness::new(),
             journal,
@@ -85,7 +90,10 @@ impl FilesCapture {
 impl Capture for FilesCapture {
     fn entries(&mut self) -> Entries {
         match self.walk.take() {
-            Some(walk) => self.witness.watch(Box::new(walk)),
+            Some(walk) => {
+                let documents = std::mem::take(&mut self.documents);
+                self.witness.watch(Box::new(merged(walk, documents)))
+            }
             None => Box::new(std::iter::empty()),
         }
     }
@@ -100,6 +108,21 @@ impl Capture for FilesCapture {
     }
 
     async fn abort(self: Box<Self>) {}
+}
+
+/// The entries of a walk with some more at the top, in their order.
+fn merged(walk: Walk, mut documents: Vec<Entry>) -> impl Iterator<Item = Result<Entry>> + Send {
+    documents.sort_by(|a, b| a.path.cmp(&b.path));
+    let (mut walk, mut documents) = (walk.peekable(), documents.into_iter().peekable());
+    std::iter::from_fn(move || {
+        let first = match (walk.peek(), documents.peek()) {
+            (Some(Ok(entry)), Some(document)) => document.path < entry.path,
+            (Some(Err(_)), _) => false,
+            (None, document) => document.is_some(),
+            (Some(Ok(_)), None) => false,
+        };
+        if first { documents.next().map(Ok) } else { walk.next() }
+    })
 }
 
 /// Whether a configured path can be read at all, and is where the walk will find it.

@@ -48,7 +48,7 @@ pub(super) fn check(part: &dyn PartReader, report: &RestoreReport, context: &Run
         .map_err(|error| bug("the report of a restore of files cannot be read").because(error))?;
     let select = placed.select.into_iter().map(|path| entry(path.into_bytes())).collect::<Result<Vec<_>>>()?;
     let mut findings = Vec::new();
-    for Place { entry: at, path } in placed.places {
+    for Place { entry: at, path, .. } in placed.places {
         let at = at.map(|at| entry(at.into_bytes())).transpose()?;
         let path = PathBuf::from(OsStr::from_bytes(&path.into_bytes()));
         let owners = placed.owners_set;

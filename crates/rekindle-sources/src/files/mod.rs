@@ -31,7 +31,7 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 pub(crate) use check::compare;
 pub use journal::{Counts, Policy};
 pub(crate) use layout::show;
-pub(crate) use restore::{OWNERS_NOT_SET, may_set_owners, tree, warn_of_attributes};
+pub(crate) use restore::{OWNERS_NOT_SET, may_set_owners, take_back, tree, warn_of_attributes};
 
 use exclude::Excludes;
 use layout::Layout;
@@ -57,6 +57,8 @@ pub struct FilesOptions {
     pub read_all: bool,
     /// Places of rekindle itself (a repository on this machine, state): never entered, noted.
     pub own_places: Vec<PathBuf>,
+    /// Small files that are in no path: name at the top of the part, and content.
+    pub documents: Vec<(String, Vec<u8>)>,
 }
 
 /// The component.
@@ -137,6 +139,11 @@ impl Component for FilesComponent {
     ) -> Result<Vec<Finding>> {
         let (report, context) = (report.clone(), context.clone());
         self.blocking(move |_| check::check(part.as_ref(), &report, &context)).await
+    }
+
+    async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
+        let report = report.clone();
+        self.blocking(move |_| restore::roll_back(&report)).await
     }
 }
 

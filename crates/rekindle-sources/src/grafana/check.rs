@@ -19,7 +19,7 @@ const TAKE_AGAIN: &str = "restore again; if this repeats, run `rekindle verify -
 
 pub(super) fn check(part: &dyn PartReader, report: &RestoreReport) -> Result<Vec<Finding>> {
     let details = GrafanaDetails::decode(&part.record().details)?;
-    let Placed { database } = serde_json::from_value(report.details.clone())
+    let Placed { database, .. } = serde_json::from_value(report.details.clone())
         .map_err(|error| Fault::new(codes::RUN_BUG, "read the report of a restore").because(error))?;
     let shown = show(&database);
     for end in BESIDE {

@@ -14,6 +14,7 @@ mod ini;
 mod options;
 mod probe;
 mod restore;
+mod roll_back;
 mod settings;
 
 use std::sync::Arc;
@@ -89,5 +90,12 @@ impl Component for GrafanaComponent {
         blocking(move || check::check(&*part, &report))
             .await
             .map_err(|fault| fault.during(format!("check `{}`", self.id)))
+    }
+
+    async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
+        let report = report.clone();
+        blocking(move || roll_back::roll_back(&report))
+            .await
+            .map_err(|fault| fault.during(format!("roll back `{}`", self.id)))
     }
 }

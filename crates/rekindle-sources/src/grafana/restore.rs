@@ -30,6 +30,9 @@ const KEPT_MAX: u32 = 100;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Placed {
     pub(super) database: PathBuf,
+    /// The directory with the old database, when there was one.
+    #[serde(default)]
+    pub(super) kept: Option<PathBuf>,
 }
 
 /// Where everything goes.
@@ -95,7 +98,7 @@ pub(super) fn restore(
     }
     report.warnings.extend(warnings(&details));
     report.steps = steps.into_vec();
-    report.details = serde_json::to_value(Placed { database: site.database })
+    report.details = serde_json::to_value(Placed { database: site.database, kept })
         .map_err(|error| Fault::new(codes::RUN_BUG, "write the record of a restore").because(error))?;
     Ok(report)
 }
@@ -162,7 +165,7 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn target_fault(doing: &str, path: &Path, error: impl Into<std::io::Error>) -> Fault {
+pub(super) fn target_fault(doing: &str, path: &Path, error: impl Into<std::io::Error>) -> Fault {
     Fault::new(codes::GRAFANA_TARGET, format!("{doing} `{}`", show(path)))
         .because(error.into())
         .hint("check the directory, its rights and its free space, or restore to another one with `--to DIR`")
@@ -182,7 +185,7 @@ fn refuse_other_version(options: &GrafanaOptions, details: &GrafanaDetails, told
     }
 }
 
-fn refuse_running(database: &Path) -> Result<()> {
+pub(super) fn refuse_running(database: &Path) -> Result<()> {
     match occupant(database, |_| true) {
         None => Ok(()),
         Some(found) => {

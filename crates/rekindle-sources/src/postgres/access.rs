@@ -11,10 +11,11 @@ use std::time::Duration;
 use rekindle_core::{ErrorCode, Fault, Result, Secret, codes};
 
 use super::connect::{APPLICATION, Server};
-use super::programs::base_environment;
+use super::programs::{Home, Programs, base_environment};
 use super::tls;
 use super::url::Host;
 use crate::child::ChildSpec;
+use crate::container::Inside;
 
 /// A password file (0600) that is removed when the last user of it is gone.
 #[derive(Debug)]
@@ -48,21 +49,55 @@ impl Access {
     /// A child that connects by itself to the server.
     pub(super) fn child(
         &self,
-        program: PathBuf,
+        programs: &Programs,
+        program: &str,
         args: Vec<OsString>,
         idle_max: Duration,
         what: String,
         code: &'static ErrorCode,
     ) -> ChildSpec {
+        let (env, inside) = match &programs.home {
+            None => (self.environment(), None),
+            Some(home) => (self.environment_inside(home), Some(self.with_password(home))),
+        };
         ChildSpec {
-            program,
+            program: programs.path(program),
             args,
-            env: self.environment(),
+            env,
+            inside,
             idle_max,
             what,
             code,
             secrets: self.server.password.iter().cloned().collect(),
         }
+    }
+
+    /// The password goes in as the first line of input: what an exec is created with can be read by
+    /// everybody who may inspect containers.
+    fn with_password(&self, home: &Home) -> Inside {
+        match &self.server.password {
+            Some(password) => home.inside.with_secret("PGPASSWORD", password.clone()),
+            None => home.inside.clone(),
+        }
+    }
+
+    /// From inside the server's own container it is on the loopback, at its own port. Certificates that
+    /// fit its name from outside do not fit that, and nobody listens between the two.
+    fn environment_inside(&self, home: &Home) -> Vec<(String, OsString)> {
+        let url = &self.server.url;
+        let seconds = self.server.connect_timeout.as_secs().max(2);
+        [
+            ("LC_ALL", "C".to_owned()),
+            ("PGHOST", "127.0.0.1".to_owned()),
+            ("PGPORT", home.port(url.port).to_string()),
+            ("PGUSER", url.user.clone()),
+            ("PGSSLMODE", "prefer".to_owned()),
+            ("PGAPPNAME", APPLICATION.to_owned()),
+            ("PGCONNECT_TIMEOUT", seconds.to_string()),
+            ("PGPASSFILE", "/dev/null".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .to_vec()
     }
 
     fn environment(&self) -> Vec<(String, OsString)> {
@@ -123,6 +158,10 @@ mod tests {
     use super::*;
     use crate::postgres::url::ServerUrl;
 
+    fn here() -> Programs {
+        Programs { directory: "/bin".into(), major: 15, version: "15".to_owned(), home: None }
+    }
+
     #[test]
     fn the_password_is_in_a_private_file_and_nowhere_else() {
         let scratch = tempfile::tempdir().unwrap();
@@ -130,7 +169,7 @@ mod tests {
         let server = Server { url, password, connect_timeout: Duration::from_secs(5) };
         let access = Access::new(&server, scratch.path()).unwrap();
         let second = Access::new(&server, scratch.path()).unwrap();
-        let child = access.child("/bin/true".into(), vec![], Duration::from_secs(1), "test".into(), codes::PG_DUMP);
+        let child = access.child(&here(), "true", vec![], Duration::from_secs(1), "test".into(), codes::PG_DUMP);
         assert!(!format!("{child:?}").contains("ary"), "{child:?}");
         let file = scratch.path().join("pgpass-0");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "*:*:*:*:ca\\:n\\\\ary\n");

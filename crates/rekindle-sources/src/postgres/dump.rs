@@ -84,7 +84,8 @@ pub(super) fn start(
     slot: ContentsSlot,
 ) -> Result<DumpRead> {
     let spec = access.child(
-        programs.path("pg_dump"),
+        programs,
+        "pg_dump",
         arguments(&plan, options),
         options.idle_timeout,
         format!("dump the database `{}`", plan.database),

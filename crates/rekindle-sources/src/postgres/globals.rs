@@ -42,7 +42,7 @@ fn dump(options: &PostgresOptions, programs: &Programs, access: &Access, stop: S
     }
     args.extend(more.iter().map(OsString::from));
     let what = "dump the roles".to_owned();
-    let spec = access.child(programs.path("pg_dumpall"), args, options.idle_timeout, what, codes::PG_DUMP);
+    let spec = access.child(programs, "pg_dumpall", args, options.idle_timeout, what, codes::PG_DUMP);
     let role = options.url.user.clone();
     let judge = Box::new(move |ended: &Ended| super::dump::judge(ended, "dump the roles", &role));
     let sql = output(spec, stop, GLOBALS_BYTES_MAX, judge)?;

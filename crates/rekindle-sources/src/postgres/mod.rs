@@ -45,6 +45,7 @@ use details::{DETAILS_VERSION, DatabaseRecord, Details, GlobalsRecord, ServerRec
 use dump::DumpPlan;
 pub use moments::{Heartbeat, Written, beat, create_restore_point, prepare_heartbeat};
 pub use options::{Databases, PostgresOptions};
+pub use programs::Home;
 use programs::Programs;
 pub use recovery::{Proof, Recovered};
 pub use restore::{Restored, RestoredDatabase};
@@ -227,6 +228,10 @@ impl Component for PostgresComponent {
         };
         checked.map_err(|fault| fault.during(self.name("check")))
     }
+
+    async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
+        Box::pin(restore::roll_back(self, report, context)).await.map_err(|fault| fault.during(self.name("roll back")))
+    }
 }
 
 /// Runs blocking work on the runtime's own threads for it.
@@ -239,8 +244,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 /// The client programs for a server, and no older than `least`.
 async fn find_programs(options: &PostgresOptions, server: u32, least: u32, name: &'static str) -> Result<Programs> {
-    let bin_dir: Option<PathBuf> = options.bin_dir.clone();
-    blocking(move || programs::find(bin_dir.as_deref(), server, least, name)).await
+    let (bin_dir, home): (Option<PathBuf>, _) = (options.bin_dir.clone(), options.home.clone());
+    blocking(move || programs::find(bin_dir.as_deref(), home.as_ref(), server, least, name)).await
 }
 
 /// The databases to save, checked against those that exist.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rekindle_core::Secret;
 
 use super::physical::PhysicalOptions;
+use super::programs::Home;
 use super::url::{BadUrl, ServerUrl};
 
 /// Which databases of the server are saved.
@@ -49,6 +50,8 @@ pub struct PostgresOptions {
     pub spool_dir: Option<PathBuf>,
     /// Base backups of the whole cluster instead of dumps.
     pub physical: Option<PhysicalOptions>,
+    /// The container the server runs in, whose client programs are used where this host has none.
+    pub home: Option<Home>,
 }
 
 impl PostgresOptions {
@@ -70,6 +73,7 @@ impl PostgresOptions {
             idle_timeout: Duration::from_mins(30),
             spool_dir: None,
             physical: None,
+            home: None,
         }
     }
 

@@ -59,14 +59,14 @@ async fn programs(options: &PostgresOptions, facts: &ServerRecord) -> Finding {
     let major = facts.major();
     match find_programs(options, major, major, "pg_dump").await {
         Ok(programs) if programs.major == major => {
-            Finding::good(format!("pg_dump {} in {}", programs.version, programs.directory.display()))
+            Finding::good(format!("pg_dump {} in {}", programs.version, programs.place()))
         }
         Ok(programs) => Finding::warning(
             format!(
                 "pg_dump {} in {} is newer than the server ({major}); its dumps may not restore \
                  into {major}",
                 programs.version,
-                programs.directory.display()
+                programs.place()
             ),
             format!("install `postgresql-client-{major}`"),
         ),

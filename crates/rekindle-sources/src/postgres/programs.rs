@@ -3,7 +3,9 @@
 //! `pg_dump` refuses a server that is newer than itself, and a newer `pg_restore` may send settings
 //! an older server does not know; so the server's own major version is best.
 
-use std::collections::BTreeSet;
+mod inside;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use rekindle_core::{Cancel, Fault, Result, codes};
 
 use crate::child::{ChildSpec, Ended, Stop, output};
+use crate::container::{Container, Inside};
 
 /// The folders below which distributions keep one folder per major version, and what follows.
 const VERSIONED: [(&str, &str, &str); 5] = [
@@ -25,16 +28,46 @@ const VERSION_MAX: Duration = Duration::from_secs(10);
 const VERSION_BYTES_MAX: usize = 4096;
 
 /// A folder with client programs of one version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Programs {
     pub(super) directory: PathBuf,
     /// As in `15` of `15.18`.
     pub(super) major: u32,
     /// As the program says it: `15.18 (Debian 15.18-0+deb12u1)`.
     pub(super) version: String,
+    /// The container they are in; none: this host.
+    pub(super) home: Option<Home>,
+}
+
+/// The container of a server, as a place for its client programs.
+#[derive(Debug, Clone)]
+pub struct Home {
+    pub(super) inside: Inside,
+    ports: BTreeMap<u16, u16>,
+}
+
+impl Home {
+    /// A container that runs the server.
+    pub fn new(container: &Container) -> Self {
+        Self { inside: container.inside(), ports: container.ports.clone() }
+    }
+
+    /// The port inside for one on the host; the same when it is not published.
+    pub(super) fn port(&self, on_host: u16) -> u16 {
+        self.ports.get(&on_host).copied().unwrap_or(on_host)
+    }
 }
 
 impl Programs {
+    /// Where they are, for reading.
+    pub(super) fn place(&self) -> String {
+        let directory = self.directory.display();
+        match &self.home {
+            None => directory.to_string(),
+            Some(home) => format!("{directory} of the container `{}`", home.inside.name),
+        }
+    }
+
     /// The path of one of them.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -43,8 +76,21 @@ impl Programs {
 
 /// The programs that fit best: of the server's major version, else the next newer one. `least` is
 /// the oldest major version that will do. Blocking.
-pub(super) fn find(bin_dir: Option<&Path>, server: u32, least: u32, name: &str) -> Result<Programs> {
-    let found = candidates(bin_dir, name);
+///
+/// With a container, its own programs are taken unless this host has exactly the version wanted: they are
+/// as old as the server.
+pub(super) fn find(
+    bin_dir: Option<&Path>,
+    home: Option<&Home>,
+    server: u32,
+    least: u32,
+    name: &str,
+) -> Result<Programs> {
+    let mut found = candidates(bin_dir, name);
+    let exact = choose(&found, server, least).is_some_and(|programs| programs.major == server.max(least));
+    if let Some(home) = home.filter(|_| !exact) {
+        found.extend(inside::candidates(home, name)?);
+    }
     match choose(&found, server, least) {
         Some(programs) => Ok(programs.clone()),
         None => Err(none(&found, bin_dir, server.max(least), name)),
@@ -58,7 +104,7 @@ fn choose(found: &[Programs], server: u32, least: u32) -> Option<&Programs> {
 
 fn none(found: &[Programs], bin_dir: Option<&Path>, least: u32, name: &str) -> Fault {
     let seen: Vec<String> =
-        found.iter().map(|programs| format!("{} in {}", programs.version, programs.directory.display())).collect();
+        found.iter().map(|programs| format!("{} in {}", programs.version, programs.place())).collect();
     let because = match (seen.is_empty(), bin_dir) {
         (true, Some(dir)) => format!("there is no working `{name}` in {}", dir.display()),
         (true, None) => format!("no `{name}` was found"),
@@ -117,12 +163,13 @@ fn ask(folder: &Path, name: &str) -> Option<Programs> {
         what: "ask for the version".to_owned(),
         code: codes::PG_NO_PROGRAM,
         secrets: Vec::new(),
+        inside: None,
     };
     let judge =
         Box::new(|ended: &Ended| Fault::new(codes::PG_NO_PROGRAM, "ask for the version").because(ended.describe()));
     let said = output(spec, Stop::new(Cancel::new()), VERSION_BYTES_MAX, judge).ok()?;
     let (major, version) = parse(&String::from_utf8_lossy(&said))?;
-    Some(Programs { directory: folder.to_owned(), major, version })
+    Some(Programs { directory: folder.to_owned(), major, version, home: None })
 }
 
 /// `pg_dump (PostgreSQL) 15.18 (Debian …)` → 15 and the rest of the line from the number on.
@@ -142,7 +189,7 @@ mod tests {
     use super::*;
 
     fn programs(major: u32) -> Programs {
-        Programs { directory: format!("/bin/{major}").into(), major, version: format!("{major}.1") }
+        Programs { directory: format!("/bin/{major}").into(), major, version: format!("{major}.1"), home: None }
     }
 
     #[test]
@@ -168,7 +215,7 @@ mod tests {
     #[test]
     fn a_folder_without_programs_is_told_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
-        let fault = find(Some(folder.path()), 17, 17, "pg_dump").unwrap_err();
+        let fault = find(Some(folder.path()), None, 17, 17, "pg_dump").unwrap_err();
         assert!(fault.is(codes::PG_NO_PROGRAM));
         assert!(fault.hint_text().unwrap().contains("postgresql-client-17"), "{fault:?}");
     }

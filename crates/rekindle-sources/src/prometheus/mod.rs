@@ -92,4 +92,10 @@ impl Component for PrometheusComponent {
             .await
             .map_err(|fault| fault.during(format!("check `{}`", self.id)))
     }
+
+    async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
+        restore::roll_back(&self.options, report)
+            .await
+            .map_err(|fault| fault.during(format!("roll back `{}`", self.id)))
+    }
 }

@@ -18,7 +18,7 @@ use super::server::Server;
 use crate::files::companions;
 use crate::files::show;
 use crate::files::tree::{TreeOrder, place};
-use crate::files::{OWNERS_NOT_SET, may_set_owners, warn_of_attributes};
+use crate::files::{OWNERS_NOT_SET, may_set_owners, take_back, warn_of_attributes};
 use crate::occupied::occupant;
 use crate::steps::Steps;
 
@@ -27,6 +27,21 @@ use crate::steps::Steps;
 pub(super) struct Placed {
     /// Good as a `--storage.tsdb.path`.
     pub(super) data: PathBuf,
+    /// Where the old state is, when there was one.
+    #[serde(default)]
+    pub(super) kept: Option<PathBuf>,
+}
+
+/// Takes a restore in place back.
+pub(super) async fn roll_back(options: &PrometheusOptions, report: &RestoreReport) -> Result<()> {
+    let Placed { data, kept } = serde_json::from_value(report.details.clone())
+        .map_err(|error| Fault::new(codes::RUN_BUG, "read the record of a restore").because(error))?;
+    let theirs = server_directory(options).await;
+    blocking(move || {
+        refuse_running(&data, theirs.as_deref())?;
+        take_back(&data, kept.as_deref())
+    })
+    .await
 }
 
 /// Names of a directory restored to a new place.
@@ -143,7 +158,7 @@ impl Site {
         }
         report.warnings.extend(warnings(details, &self.data, context));
         report.steps = steps.into_vec();
-        report.details = serde_json::to_value(Placed { data: self.data.clone() })
+        report.details = serde_json::to_value(Placed { data: self.data.clone(), kept: placed.kept.clone() })
             .map_err(|error| Fault::new(codes::RUN_BUG, "write the record of a restore").because(error))?;
         Ok(report)
     }

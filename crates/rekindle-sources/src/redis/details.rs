@@ -86,6 +86,9 @@ pub(crate) enum Placed {
         /// The RDB file, and its copy at the start of an append-only file.
         rdb: PathBuf,
         aof_base: Option<PathBuf>,
+        /// The directory with the old files, when there were any.
+        #[serde(default)]
+        kept: Option<PathBuf>,
     },
     Server {
         /// Without credentials.

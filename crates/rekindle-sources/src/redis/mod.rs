@@ -120,4 +120,12 @@ impl Component for RedisComponent {
         })
         .await
     }
+
+    async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
+        let report = report.clone();
+        self.blocking(context, move |this, _| {
+            restore::roll_back::roll_back(&report).map_err(|fault| fault.during(format!("roll back `{}`", this.id)))
+        })
+        .await
+    }
 }

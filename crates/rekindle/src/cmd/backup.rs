@@ -10,7 +10,6 @@ use rekindle_core::{Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
 use rekindle_repo::Repo;
-use rekindle_sources::hook::ProcessHooks;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
@@ -50,7 +49,7 @@ impl Backup {
         };
         let options = BackupOptions { read_all: self.force, max_skew: config.stack.max_skew };
         let (context, _scratch) = session.context()?;
-        let work = backup(plan, repository, Arc::new(ProcessHooks), &options, &context);
+        let work = backup(plan, repository, wire::containers::hook_runner(Some(&config)), &options, &context);
         let report = session.runtime.block_on(work)?;
         Ok(answer(&report))
     }

@@ -12,10 +12,11 @@ use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{Component, Level, RestoreRequest, Target};
 use rekindle_core::timeline::{RecoveryTarget, Stop};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
+use rekindle_engine::around::ServicesReport;
+use rekindle_engine::report::Problem;
 use rekindle_engine::restore::{ItemReport, RestoreItem, RestorePlan, RestoreSummary, restore};
 use rekindle_engine::{BackupPlan, HookSet};
 use rekindle_repo::Repo;
-use rekindle_sources::hook::ProcessHooks;
 
 use super::foreign;
 use super::recovery::{self, RecoveryArgs};
@@ -119,7 +120,7 @@ impl Restore {
             return Ok(Answer::data(view, text));
         }
         let (context, _scratch) = session.context()?;
-        let work = restore(plan, repository, Arc::new(ProcessHooks), &context);
+        let work = restore(plan, repository, wire::containers::hook_runner(config.as_ref()), &context);
         let summary = session.runtime.block_on(work)?;
         let answer = answer(&summary);
         let absent = self.absent(&point, config.as_ref())?;
@@ -226,7 +227,13 @@ impl Restore {
             };
             items.push(RestoreItem { component, request });
         }
-        RestorePlan::new(point.id().clone(), items, self.safety(config, &records, wishes.wal)?)
+        let plan = RestorePlan::new(point.id().clone(), items, self.safety(config, &records, wishes.wal)?)?;
+        let Some(config) = config.filter(|_| self.in_place) else { return Ok(plan) };
+        let ids: Vec<ComponentId> = records.iter().map(|record| record.id.clone()).collect();
+        match wire::containers::services(config, &ids)? {
+            Some(services) => plan.with_services(services),
+            None => Ok(plan),
+        }
     }
 
     /// The named components. Groups hold what the point has, what it missed, and what is configured, so
@@ -367,23 +374,39 @@ fn answer(summary: &RestoreSummary) -> Answer {
     for item in &summary.items {
         text.push_str(&item_text(item));
     }
+    text.push_str(&summary.services.as_ref().map(services_text).unwrap_or_default());
     let exit = summary.exit_code();
     let answer = Answer::words(summary, text).exit(exit);
+    let services = summary.services.iter().flat_map(|services| services.rolled_back.iter().chain(&services.problem));
     // The engine's exit code is that of the first of them.
-    summary.items.iter().filter_map(fault).fold(answer, Answer::with_fault)
+    services.map(of_problem).chain(summary.items.iter().filter_map(fault)).fold(answer, Answer::with_fault)
+}
+
+fn services_text(services: &ServicesReport) -> String {
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let mut text = format!("\nservices stopped: {}\n", list(&services.stopped));
+    if services.rolled_back.is_some() {
+        text.push_str("ROLLED BACK: what was restored did not become healthy; the state before stands there again\n");
+    }
+    let _ = writeln!(text, "services started and healthy: {}", list(&services.started));
+    text
+}
+
+fn of_problem(problem: &Problem) -> Fault {
+    let code = codes::all().find(|code| code.id == problem.code).unwrap_or(codes::RUN_BUG);
+    let fault = Fault::new(code, problem.message.clone());
+    match &problem.hint {
+        Some(hint) => fault.hint(hint.clone()),
+        None => fault,
+    }
 }
 
 /// The error of an item that is not whole; its text is the engine's.
 fn fault(item: &ItemReport) -> Option<Fault> {
     let what = format!("restore `{}`", item.component);
     if let Some(problem) = &item.problem {
-        let code = codes::all().find(|code| code.id == problem.code).unwrap_or(codes::RUN_BUG);
         // The message begins with what was being done to this component.
-        let fault = Fault::new(code, problem.message.clone());
-        return Some(match &problem.hint {
-            Some(hint) => fault.hint(hint.clone()),
-            None => fault,
-        });
+        return Some(of_problem(problem));
     }
     let lost = item.report.as_ref().map_or(0, |report| report.lost.len());
     match item.state {

@@ -13,17 +13,18 @@ use rekindle_core::port::Component;
 use rekindle_core::wal::{BaseBackup, WalMode};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 use rekindle_engine::Planned;
+use rekindle_sources::container::Container;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
 use rekindle_sources::grafana::{GrafanaComponent, GrafanaOptions};
 use rekindle_sources::postgres::physical::{OpenArchive, PhysicalOptions};
-use rekindle_sources::postgres::{self, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
+use rekindle_sources::postgres::{self, Home, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
 use rekindle_sources::prometheus::{PrometheusComponent, PrometheusOptions};
 use rekindle_sources::redis::{RedisComponent, RedisOptions};
 
-use super::monitoring;
+use super::{containers, monitoring};
 
 /// What a command says about all components it builds.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Wishes {
     /// Read every file, also unchanged ones.
     pub(crate) read_all: bool,
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Logs {
 }
 
 /// A server named on the command line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) password: Option<SecretRef>,
@@ -96,22 +97,42 @@ pub(crate) fn of_config(
     own_places: &[PathBuf],
     wishes: &Wishes,
 ) -> Result<Arc<dyn Component>> {
+    match &configured.container {
+        Some(place) => containers::contained(configured, place, stack, own_places, wishes),
+        None => plain(configured, stack, own_places, wishes, None),
+    }
+}
+
+/// The adapter itself. `found`: the container of its server, whose paths are those of this host already.
+pub(crate) fn plain(
+    configured: &Configured,
+    stack: &str,
+    own_places: &[PathBuf],
+    wishes: &Wishes,
+    found: Option<&Container>,
+) -> Result<Arc<dyn Component>> {
     let id = configured.id.clone();
     let what = || format!("set up the component `{id}`");
     match &configured.kind {
         Kind::Files(files) => {
             let options = files_options(files, own_places, wishes.read_all);
+            if let Some(place) = &files.compose {
+                return Ok(containers::compose(id.clone(), place, options));
+            }
             let component = FilesComponent::new(id.clone(), options).map_err(|fault| fault.during(what()))?;
             Ok(Arc::new(component))
         }
         Kind::Postgres(postgres) => {
-            let mut options = postgres_options(postgres, wishes.server_for(ComponentKind::Postgres))
-                .map_err(|fault| fault.during(what()))?;
+            let server = wishes.server_for(ComponentKind::Postgres);
+            let mut options = postgres_options(postgres, server).map_err(|fault| fault.during(what()))?;
             options.physical = physical_options(postgres, stack, &id, wishes);
+            // A server named on the command line is not the one in the container.
+            options.home = found.filter(|_| server.is_none()).map(Home::new);
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))
         }
         Kind::Grafana(grafana) => {
-            let options = monitoring::grafana(grafana).map_err(|fault| fault.during(what()))?;
+            let mut options = monitoring::grafana(grafana).map_err(|fault| fault.during(what()))?;
+            options.secret_key = options.secret_key.or_else(|| containers::grafana_key(found?));
             Ok(Arc::new(GrafanaComponent::new(id.clone(), options)))
         }
         Kind::Prometheus(prometheus) => {
@@ -222,6 +243,7 @@ fn files_options(files: &Files, own_places: &[PathBuf], read_all: bool) -> Files
         policy,
         read_all,
         own_places: own_places.to_vec(),
+        documents: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Adapters are built from the configuration here, and nowhere else.
 
 pub(crate) mod components;
+pub(crate) mod containers;
 mod monitoring;
 pub(crate) mod state;
 
@@ -190,7 +191,11 @@ pub(crate) fn user_name() -> String {
 pub(crate) fn hooks(hooks: &Hooks) -> HookSet {
     let timeout = hooks.timeout.unwrap_or(HOOK_MAX);
     let all = |commands: &[rekindle_config::Command]| {
-        let one = |command: &rekindle_config::Command| Hook { command: command.argv.clone(), timeout };
+        let one = |command: &rekindle_config::Command| Hook {
+            command: command.argv.clone(),
+            timeout,
+            container: hooks.container.clone(),
+        };
         commands.iter().map(one).collect()
     };
     HookSet { before: all(&hooks.before), after: all(&hooks.after), on_error: all(&hooks.on_error) }

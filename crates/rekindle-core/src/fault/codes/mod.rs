@@ -20,6 +20,7 @@ macro_rules! codes {
 
 mod cli;
 mod config;
+mod container;
 mod engine;
 mod files;
 mod grafana;
@@ -34,6 +35,7 @@ mod wal;
 
 pub use cli::*;
 pub use config::*;
+pub use container::*;
 pub use engine::*;
 pub use files::*;
 pub use grafana::*;
@@ -51,6 +53,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
     [
         cli::AREA,
         config::AREA,
+        container::AREA,
         engine::AREA,
         files::AREA,
         grafana::AREA,

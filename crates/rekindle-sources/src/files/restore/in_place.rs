@@ -107,15 +107,17 @@ pub(super) fn restore(
     let since = context.clock.now();
     let kept = swap_all(&pieces, &format!(".pre-restore-{point}"), owners)?;
     step(&mut report, "swap", since, context);
+    let places = pieces.iter().zip(&kept).map(|(piece, kept)| placed(piece, kept.as_deref())).collect();
     finish(&mut report, &pieces, kept, discard_old);
-    let placed = Placed { places: pieces.iter().map(placed).collect(), select: Vec::new(), owners_set: owners };
+    let placed = Placed { places, select: Vec::new(), owners_set: owners };
     report.details = serde_json::to_value(placed)
         .map_err(|error| bug("the record of a restore cannot be written").because(error))?;
     Ok(report)
 }
 
-fn placed(piece: &Piece) -> Place {
+fn placed(piece: &Piece, kept: Option<&Path>) -> Place {
     Place {
+        kept: kept.map(|kept| PathBytes::from(kept.as_os_str().as_encoded_bytes())),
         entry: Some(piece.entry.path.as_bytes().into()),
         path: PathBytes::from(piece.live.as_os_str().as_encoded_bytes()),
     }

@@ -4,6 +4,7 @@ mod in_place;
 mod new_place;
 mod plan;
 
+mod roll_back;
 mod room;
 mod swap;
 mod swap_contents;
@@ -21,6 +22,8 @@ use super::FilesComponent;
 use super::layout::show;
 
 pub(super) use plan::{Place, Placed, first};
+pub(super) use roll_back::roll_back;
+pub(crate) use roll_back::take_back;
 
 /// Restores a part as asked for.
 pub(super) fn restore(

@@ -57,7 +57,7 @@ pub(super) fn restore(
     step(&mut report, "write", started, context);
     report.place = show(&into);
     let placed = Placed {
-        places: vec![Place { entry: None, path: PathBytes::from(into.as_os_str().as_encoded_bytes()) }],
+        places: vec![Place { entry: None, path: PathBytes::from(into.as_os_str().as_encoded_bytes()), kept: None }],
         select: select.iter().map(|path| path.as_bytes().into()).collect(),
         owners_set: owners,
     };

@@ -38,6 +38,9 @@ pub(in super::super) struct Place {
     /// The entry that stands there; `None` for the top of the part.
     pub(in super::super) entry: Option<PathBytes>,
     pub(in super::super) path: PathBytes,
+    /// Where the old state is, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in super::super) kept: Option<PathBytes>,
 }
 
 /// The record of a restore, for the check after it.

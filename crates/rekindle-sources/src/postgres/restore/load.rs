@@ -41,7 +41,8 @@ pub(super) async fn load(job: &mut Job<'_>, part: &Arc<dyn PartReader>, plan: &P
     }
     let access = Access::new(&job.server, &job.context.scratch)?;
     let spec = access.child(
-        job.programs.path("pg_restore"),
+        &job.programs,
+        "pg_restore",
         args,
         RESTORE_IDLE_MAX,
         format!("load the database `{}`", plan.build_as),
@@ -85,7 +86,8 @@ fn judge(database: &str) -> Judge {
 
 /// The folder for the dump when several workers are wanted: they need a file to seek in.
 fn spool(job: &mut Job<'_>, size: u64) -> Option<PathBuf> {
-    if job.request.jobs <= 1 {
+    // A file of this host is not in the container: there one worker takes the stream.
+    if job.request.jobs <= 1 || job.programs.home.is_some() {
         return None;
     }
     let options = &job.component.options;

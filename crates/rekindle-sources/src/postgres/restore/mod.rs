@@ -2,6 +2,7 @@
 
 mod create;
 mod load;
+mod roll_back;
 mod roles;
 mod swap;
 mod target;
@@ -20,6 +21,7 @@ use super::details::{DatabaseRecord, Details, ServerRecord};
 use super::programs::Programs;
 use super::url::ServerUrl;
 use super::{PostgresComponent, find_programs};
+pub(super) use roll_back::roll_back;
 use target::Plan;
 
 /// Where a restore put things: the `details` of its report.

@@ -69,7 +69,7 @@ async fn discard(job: &mut Job<'_>, old: String) -> Option<String> {
     }
 }
 
-async fn rename_all(admin: &Session, second: &Session, renames: &[(String, String)]) -> Result<()> {
+pub(super) async fn rename_all(admin: &Session, second: &Session, renames: &[(String, String)]) -> Result<()> {
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
         match attempt(admin, second, renames).await {

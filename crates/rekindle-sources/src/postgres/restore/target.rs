@@ -133,7 +133,7 @@ fn plan_one<'a>(
 }
 
 /// A name nobody has, from now on taken.
-fn free(base: &str, suffix: &str, taken: &mut Vec<String>) -> Result<String> {
+pub(super) fn free(base: &str, suffix: &str, taken: &mut Vec<String>) -> Result<String> {
     let number = |n| if n == 1 { String::new() } else { format!("_{n}") };
     let name = (1..=NAMES_MAX)
         .map(|n| with_suffix(base, &format!("{suffix}{}", number(n))))

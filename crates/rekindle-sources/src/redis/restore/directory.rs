@@ -170,7 +170,7 @@ impl Place {
 }
 
 /// The process of a server whose working directory it is: Redis and Valkey change into `dir`.
-fn process_in(directory: &Path) -> Option<u32> {
+pub(super) fn process_in(directory: &Path) -> Option<u32> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let place = fs::read_link(entry.path().join("cwd")).ok()?;
@@ -365,6 +365,7 @@ fn report(
         directory: target.directory.clone(),
         rdb: target.directory.join(&names.dbfilename),
         aof_base,
+        kept: kept.clone(),
     };
     RestoreReport {
         place: target.directory.display().to_string(),

@@ -3,6 +3,7 @@
 pub(crate) mod directory;
 pub(crate) mod install;
 pub(crate) mod live;
+pub(crate) mod roll_back;
 pub(crate) mod source;
 
 /// What a restore leaves to the operator, told with each.

@@ -1,7 +1,11 @@
 //! Whole jobs on real servers through the real program, and everything that must not look like
 //! success.
 
+mod container_stack;
+mod containers;
+mod containers_monitoring;
 mod damage;
+mod faults_containers;
 mod faults_files;
 mod faults_postgres;
 mod faults_redis;

@@ -23,6 +23,8 @@ pub(crate) const REPOSITORY_PASSWORD: &str = "canary-repository-password";
 pub(crate) struct Stack {
     pub(crate) place: Place,
     repository: String,
+    /// Further lines of `[stack]`.
+    more: String,
     sections: Vec<String>,
 }
 
@@ -40,7 +42,7 @@ impl Stack {
         place.write("seed/x", "x");
         let init = ["init", "--config", "made.toml", "--repo", url, "--password-file", "key", "--files", "seed"];
         place.ends(0, &init);
-        Self { place, repository: format!("[repository]\n{lines}\npassword = \"file:key\"\n"), sections: Vec::new() }
+        Self { place, repository: format!("[repository]\n{lines}\npassword = \"file:key\"\n"), more: String::new(), sections: Vec::new() }
     }
 
     /// Replaces the key file by one whose password is stretched a hundredth as much: for tests
@@ -74,8 +76,14 @@ impl Stack {
     }
 
     fn write(&self) {
-        let head = "[stack]\nname = \"shop\"\nhost = \"test-host\"\n\n";
+        let head = format!("[stack]\nname = \"shop\"\nhost = \"test-host\"\n{}\n\n", self.more);
         self.place.write("rekindle.toml", &format!("{head}{}\n{}\n", self.repository, self.sections.join("\n\n")));
+    }
+
+    /// Further lines of `[stack]`.
+    pub(crate) fn in_stack(&mut self, lines: &str) {
+        self.more = lines.to_owned();
+        self.write();
     }
 
     /// A component `files` with one directory below the stack's own.
