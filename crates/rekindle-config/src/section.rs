@@ -166,7 +166,12 @@ impl<'a> Section<'a> {
         let text = self.text(key)?;
         let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if !text.value.chars().all(good) || text.value.starts_with(['.', '-']) {
-            self.bad(key, &text.span, "it is no name of a container", "write it as `docker ps` shows it, for example `prompt-postgres`");
+            self.bad(
+                key,
+                &text.span,
+                "it is no name of a container",
+                "write it as `docker ps` shows it, for example `prompt-postgres`",
+            );
             return None;
         }
         Some(text.value.to_owned())

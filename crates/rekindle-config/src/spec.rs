@@ -71,8 +71,16 @@ pub(crate) const STACK: &[Key] = &[
         Shape::Text,
         "`unix:///path` or `tcp://host:port` of Docker, Podman or a socket proxy (default: DOCKER_HOST, else the usual sockets).",
     ),
-    key("compose", Shape::Path, "The stack's compose file: saved with images, volumes and networks as the component `compose`."),
-    key("app-services", Shape::TextList, "Services of the compose file that are stopped first and started last around a restore in place."),
+    key(
+        "compose",
+        Shape::Path,
+        "The stack's compose file: saved with images, volumes and networks as the component `compose`.",
+    ),
+    key(
+        "app-services",
+        Shape::TextList,
+        "Services of the compose file that are stopped first and started last around a restore in place.",
+    ),
     key("start-timeout", Shape::Duration, "Longest wait until started services are healthy (default 2m)."),
 ];
 

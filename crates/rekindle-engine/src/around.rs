@@ -82,7 +82,8 @@ fn note(report: &mut ServicesReport, fault: &Fault, context: &RunContext) {
     // The first is the one that the others follow from.
     report.problem.get_or_insert_with(|| Problem::from(fault));
     // A state between the two is worse than a clean way back.
-    report.exit_code = if report.rolled_back.is_some() { codes::ENGINE_ROLL_BACK.class.exit_code() } else { fault.exit_code() };
+    report.exit_code =
+        if report.rolled_back.is_some() { codes::ENGINE_ROLL_BACK.class.exit_code() } else { fault.exit_code() };
 }
 
 /// Brings the old state of everything back, last restored first.

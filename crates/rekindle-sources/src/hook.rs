@@ -148,7 +148,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_named() {
-        let hook = Hook { command: vec!["/no/such/program".to_owned()], timeout: Duration::from_secs(1), container: None };
+        let hook =
+            Hook { command: vec!["/no/such/program".to_owned()], timeout: Duration::from_secs(1), container: None };
         let fault = ProcessHooks.run(&hook, &[]).await.unwrap_err();
         assert!(fault.chain().contains("/no/such/program"));
         assert!(fault.hint_text().is_some());

@@ -75,7 +75,9 @@ impl Podman {
         command.args(["system", "service", "--time=0"]).arg(self.host());
         let log = self.dir.path().join("service.log");
         let mut server = Server::spawn("podman", command, &log, Signal::TERM, &Traces::default());
-        server.wait_ready(|| std::os::unix::net::UnixStream::connect(&socket).map(|_| ()).map_err(|error| error.to_string()));
+        server.wait_ready(|| {
+            std::os::unix::net::UnixStream::connect(&socket).map(|_| ()).map_err(|error| error.to_string())
+        });
         self.service = Some(server);
     }
 
@@ -88,7 +90,9 @@ impl Podman {
         command.args(["system", "service", "--time=0"]).arg(format!("tcp:127.0.0.1:{port}"));
         let log = self.dir.path().join("service-tcp.log");
         let mut server = Server::spawn("podman (tcp)", command, &log, Signal::TERM, &Traces::default());
-        server.wait_ready(|| std::net::TcpStream::connect(("127.0.0.1", port)).map(|_| ()).map_err(|error| error.to_string()));
+        server.wait_ready(|| {
+            std::net::TcpStream::connect(("127.0.0.1", port)).map(|_| ()).map_err(|error| error.to_string())
+        });
         server
     }
 

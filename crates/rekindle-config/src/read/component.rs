@@ -8,12 +8,7 @@ use rekindle_core::{ComponentId, codes};
 use toml::de::{DeTable, DeValue};
 
 use super::{kinds, monitoring, policy};
-<<<<<<< HEAD
-use crate::model::{Component, Kind};
-=======
 use crate::model::{Component, InContainer, Kind};
-use crate::schedule::Schedule;
->>>>>>> 8ee91f3 (Containers: programs, volumes and services of Docker and Podman; roll-back when services are not healthy after a restore)
 use crate::section::{At, Section};
 use crate::spec;
 use crate::value;

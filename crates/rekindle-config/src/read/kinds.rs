@@ -177,7 +177,16 @@ pub(super) fn files(section: &Section<'_>) -> Option<Files> {
     let (vanished, changed, unreadable) = (on("vanished"), on("changed"), on("unreadable"));
     let one_file_system = section.flag("one-file-system").unwrap_or(false);
     let exclude_caches = section.flag("exclude-caches").unwrap_or(false);
-    Some(Files { paths: paths?, exclude, one_file_system, exclude_caches, vanished, changed, unreadable, compose: None })
+    Some(Files {
+        paths: paths?,
+        exclude,
+        one_file_system,
+        exclude_caches,
+        vanished,
+        changed,
+        unreadable,
+        compose: None,
+    })
 }
 
 /// A list of absolute paths of which none lies inside another one.

@@ -11,7 +11,8 @@ use rekindle_core::note::{NoteClass, Notes};
 use rekindle_core::point::{CommitReceipt, Draft, RecoveryPoint};
 use rekindle_core::port::{
     Capture, Clock, Component, Finding, Hook, HookOutcome, HookRunner, LostEntry, Materialize, Materialized,
-    PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext, Services, StoredEntry, WriteSession,
+    PartReader, Quiet, Repository, RestoreReport, RestoreRequest, Reuse, RunContext, Services, StoredEntry,
+    WriteSession,
 };
 use rekindle_core::proof::{CaptureProof, StoredPart};
 use rekindle_core::tally::{Counted, Tally};
@@ -48,14 +49,22 @@ pub(crate) struct FakeServices {
 impl Services for FakeServices {
     async fn stop(&self, _: &RunContext) -> Result<Vec<String>> {
         self.log.add("stop services");
-        if self.stops_fail { Err(Fault::new(codes::CT_SERVICE, "stop the service `app`")) } else { Ok(vec!["app".into()]) }
+        if self.stops_fail {
+            Err(Fault::new(codes::CT_SERVICE, "stop the service `app`"))
+        } else {
+            Ok(vec!["app".into()])
+        }
     }
 
     async fn start(&self, context: &RunContext) -> Result<Vec<String>> {
         context.cancel.check()?;
         self.log.add("start services");
         let fails = self.starts.lock().unwrap().pop().unwrap_or(false);
-        if fails { Err(Fault::new(codes::CT_UNHEALTHY, "wait until the service `app` is healthy")) } else { Ok(vec!["app".into()]) }
+        if fails {
+            Err(Fault::new(codes::CT_UNHEALTHY, "wait until the service `app` is healthy"))
+        } else {
+            Ok(vec!["app".into()])
+        }
     }
 }
 

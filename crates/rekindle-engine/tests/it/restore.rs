@@ -92,7 +92,11 @@ async fn a_safety_point_comes_first_or_nothing_does() {
 }
 
 /// A restore in place with services of which these starts fail, first start first.
-async fn with_services(fail: Fail, stops_fail: bool, starts: &[bool]) -> (rekindle_core::Result<RestoreSummary>, Vec<String>) {
+async fn with_services(
+    fail: Fail,
+    stops_fail: bool,
+    starts: &[bool],
+) -> (rekindle_core::Result<RestoreSummary>, Vec<String>) {
     let (repository, point) = with_a_point().await;
     let mut one = item(&repository, &point, fail);
     one.request.target = Target::InPlace { discard_old: false };

@@ -95,7 +95,8 @@ impl Held {
             if since.elapsed() > patience {
                 self.kill();
                 let program = self.spec.program.display();
-                let what = format!("end `{program}`: it did not end within {} s after its last byte", patience.as_secs());
+                let what =
+                    format!("end `{program}`: it did not end within {} s after its last byte", patience.as_secs());
                 return Err(Fault::new(self.spec.code, what));
             }
         }

@@ -157,7 +157,10 @@ pub(super) async fn image(engine: &Engine, container: &Container) -> Result<Opti
     }
     Ok(Some(Finding::bad(
         format!("the image `{}` of the container `{}` is not here any more", container.image, container.name),
-        format!("`docker pull {}`: without it the container cannot be made again; the digest is in the point", container.image),
+        format!(
+            "`docker pull {}`: without it the container cannot be made again; the digest is in the point",
+            container.image
+        ),
     )))
 }
 

@@ -43,7 +43,8 @@ impl Project {
         let top = documents.first().ok_or_else(|| fault(file, "it is empty"))?;
         let listed = top.as_mapping_get("services").and_then(Yaml::as_mapping);
         let listed = listed.ok_or_else(|| fault(file, "it has no `services`"))?;
-        let services = listed.iter().filter_map(|(name, service)| Some((name.as_str()?.to_owned(), Service::of(service))));
+        let services =
+            listed.iter().filter_map(|(name, service)| Some((name.as_str()?.to_owned(), Service::of(service))));
         let services: BTreeMap<String, Service> = services.collect();
         let named = top.as_mapping_get("name").and_then(Yaml::as_str).and_then(plain);
         let name = named.or_else(|| from_environment(environment)).unwrap_or_else(|| from_directory(file));
@@ -157,7 +158,8 @@ services:
         assert!(project.known("redis").is_ok());
         let fault = project.known("web").unwrap_err();
         assert!(fault.is(codes::CT_COMPOSE) && fault.chain().contains("backend, frontend"), "{fault:?}");
-        let named = Project::parse(Path::new("/x/c.yml"), &format!("name: shop\n{FILE}"), "COMPOSE_PROJECT_NAME=y").unwrap();
+        let named =
+            Project::parse(Path::new("/x/c.yml"), &format!("name: shop\n{FILE}"), "COMPOSE_PROJECT_NAME=y").unwrap();
         assert_eq!(named.name, "shop");
         let named = Project::parse(Path::new("/x/c.yml"), FILE, "A=b\nCOMPOSE_PROJECT_NAME=\"y\"\n").unwrap();
         assert_eq!(named.name, "y");

@@ -53,7 +53,8 @@ impl Engine {
     /// Its address, for reading.
     pub fn address(&self) -> String {
         let places = &self.0.places;
-        let socket = || places.sockets.iter().find(|path| path.exists()).map(|path| format!("unix://{}", path.display()));
+        let socket =
+            || places.sockets.iter().find(|path| path.exists()).map(|path| format!("unix://{}", path.display()));
         places.host.clone().or_else(socket).unwrap_or_else(|| "no socket".to_owned())
     }
 
@@ -85,15 +86,12 @@ impl Engine {
                     .because("it is neither unix:// nor tcp:// nor http://")
                     .hint("set `docker-host` of [stack] to `unix:///var/run/docker.sock`, or to `tcp://HOST:PORT` of a socket proxy (TLS and ssh: forward the socket with `ssh -L`)"));
             }
-            None => match places.sockets.iter().find(|path| path.exists()) {
-                Some(path) => Docker::connect_with_unix(&format!("unix://{}", path.display()), seconds, API_DEFAULT_VERSION),
-                None => {
-                    let tried: Vec<String> = places.sockets.iter().map(|path| path.display().to_string()).collect();
-                    return Err(Fault::new(codes::CT_SOCKET, "find the socket of Docker or Podman")
-                        .because(format!("there is none of {}", tried.join(", ")))
-                        .hint("start it (`systemctl start docker`, or `systemctl start podman.socket`), or name its place with `docker-host` of [stack] or DOCKER_HOST"));
-                }
-            },
+            None => {
+                let Some(path) = places.sockets.iter().find(|path| path.exists()) else {
+                    return Err(no_socket(&places.sockets));
+                };
+                Docker::connect_with_unix(&format!("unix://{}", path.display()), seconds, API_DEFAULT_VERSION)
+            }
         };
         opened.map_err(|error| self.refused(error))
     }
@@ -102,7 +100,9 @@ impl Engine {
         let address = self.address();
         let hint = match address.strip_prefix("unix://") {
             Some(socket) => remedy(Path::new(socket)),
-            None => "check the address, and that the socket proxy lets CONTAINERS, EXEC, IMAGES and POST through".to_owned(),
+            None => {
+                "check the address, and that the socket proxy lets CONTAINERS, EXEC, IMAGES and POST through".to_owned()
+            }
         };
         Fault::new(codes::CT_SOCKET, format!("reach the container engine at {address}")).because(cause).hint(hint)
     }
@@ -153,6 +153,15 @@ impl Engine {
             error => self.refused(error).during(what.to_owned()),
         }
     }
+}
+
+fn no_socket(tried: &[PathBuf]) -> Fault {
+    let tried: Vec<String> = tried.iter().map(|path| path.display().to_string()).collect();
+    Fault::new(codes::CT_SOCKET, "find the socket of Docker or Podman")
+        .because(format!("there is none of {}", tried.join(", ")))
+        .hint(
+            "start it (`systemctl start docker`, or `systemctl start podman.socket`), or name its place with `docker-host` of [stack] or DOCKER_HOST",
+        )
 }
 
 /// What to do about a socket that does not answer.

@@ -132,10 +132,21 @@ impl Inside {
         tokio::spawn(pump(output, token, order.output.then_some(pieces), Arc::clone(&heard)));
         if let Some((_, secret)) = &self.secret {
             let line = Secret::new(format!("{}\n", secret.expose()));
-            input.write_all(line.expose().as_bytes()).await.map_err(|error| self.fault("write to a program").because(error))?;
+            input
+                .write_all(line.expose().as_bytes())
+                .await
+                .map_err(|error| self.fault("write to a program").because(error))?;
             input.flush().await.map_err(|error| self.fault("write to a program").because(error))?;
         }
-        let mut exec = Exec { inside: self.clone(), id: created, program, received, input: Mutex::new(Some(input)), heard, over: false };
+        let mut exec = Exec {
+            inside: self.clone(),
+            id: created,
+            program,
+            received,
+            input: Mutex::new(Some(input)),
+            heard,
+            over: false,
+        };
         if !order.input {
             exec.close_input().await;
         }
@@ -276,7 +287,11 @@ impl Exec {
             .because(format!("its output was cut: {why}{said}"))
             .hint("see whether the container or the engine was restarted (`docker ps -a`), then run again");
         let fault = self.inside.why_not(fault).await;
-        if fault.is(codes::CT_STOPPED) { fault.during(format!("run `{}` (cut in the middle)", self.program)) } else { fault }
+        if fault.is(codes::CT_STOPPED) {
+            fault.during(format!("run `{}` (cut in the middle)", self.program))
+        } else {
+            fault
+        }
     }
 
     /// Ends the program.
@@ -314,7 +329,8 @@ async fn kill(inside: Inside, process: Option<u64>) {
 /// Distinguishes the marks of this process from data; not a secret.
 fn token() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let seed = format!("{:?} {} {}", std::time::Instant::now(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let seed =
+        format!("{:?} {} {}", std::time::Instant::now(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(seed.as_bytes()))
 }
 
@@ -459,7 +475,10 @@ mod tests {
         let process = child.id();
         let ended = child.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(7));
-        assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("first line  se\\cret \nrekindle:{TOKEN} 007\n").replace(" se\\cret \n", " se\\cret \n"));
+        assert_eq!(
+            String::from_utf8(ended.stdout).unwrap(),
+            format!("first line  se\\cret \nrekindle:{TOKEN} 007\n").replace(" se\\cret \n", " se\\cret \n")
+        );
         assert_eq!(String::from_utf8(ended.stderr).unwrap(), format!("rekindle:{TOKEN} {process}\n"));
     }
 }

@@ -50,9 +50,9 @@ impl StackHooks {
                 let out = String::from_utf8_lossy(&said).trim().to_owned();
                 let texts: Vec<String> = [stderr, out].into_iter().filter(|text| !text.is_empty()).collect();
                 let said = if texts.is_empty() { String::new() } else { format!(", it said: {}", texts.join(", ")) };
-                Err(failed()
-                    .because(format!("exit status: {code}{said}"))
-                    .hint("run the hook's command by hand (`docker exec`) and mend it; exit code 75 skips without an error"))
+                Err(failed().because(format!("exit status: {code}{said}")).hint(
+                    "run the hook's command by hand (`docker exec`) and mend it; exit code 75 skips without an error",
+                ))
             }
         }
     }

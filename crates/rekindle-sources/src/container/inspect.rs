@@ -80,7 +80,7 @@ impl Container {
             labels: config.labels.unwrap_or_default().into_iter().collect(),
             ports: network.ports.map(ports).unwrap_or_default(),
             networks: network.networks.unwrap_or_default().into_keys().collect(),
-            variables: variables(config.env.unwrap_or_default()),
+            variables: variables(&config.env.unwrap_or_default()),
             check: config.healthcheck.and_then(check),
         }
     }
@@ -97,11 +97,14 @@ impl Container {
 
     /// Where a path inside it is on this host.
     pub fn host_path(&self, inside: &Path) -> Result<PathBuf> {
-        let fault = || Fault::new(codes::CT_VOLUME, format!("find `{}` of the container `{}`", inside.display(), self.name));
-        let holding = self.mounts.iter().filter_map(|mount| Some((mount, inside.strip_prefix(&mount.destination).ok()?)));
+        let fault =
+            || Fault::new(codes::CT_VOLUME, format!("find `{}` of the container `{}`", inside.display(), self.name));
+        let holding =
+            self.mounts.iter().filter_map(|mount| Some((mount, inside.strip_prefix(&mount.destination).ok()?)));
         // The innermost mount is the one that is seen.
         let Some((mount, rest)) = holding.max_by_key(|(mount, _)| mount.destination.components().count()) else {
-            let known: Vec<String> = self.mounts.iter().map(|mount| format!("`{}`", mount.destination.display())).collect();
+            let known: Vec<String> =
+                self.mounts.iter().map(|mount| format!("`{}`", mount.destination.display())).collect();
             let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
             return Err(fault()
                 .because(format!("it is in no volume; mounted are: {known}"))
@@ -146,7 +149,7 @@ fn state(state: bollard::models::ContainerState) -> State {
     }
 }
 
-fn variables(list: Vec<String>) -> BTreeMap<String, Secret<String>> {
+fn variables(list: &[String]) -> BTreeMap<String, Secret<String>> {
     let split = list.iter().filter_map(|one| one.split_once('='));
     split.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).collect()
 }
@@ -218,13 +221,10 @@ mod tests {
             std::fs::create_dir_all(host.path().join(name)).unwrap();
             host.path().join(name)
         };
-        let mount = |source: PathBuf, inside: &str| Mount {
-            volume: None,
-            source,
-            destination: inside.into(),
-            writable: true,
-        };
-        let found = container(vec![mount(at("a"), "/data"), mount(at("b"), "/data/inner"), mount("/gone/away".into(), "/far")]);
+        let mount =
+            |source: PathBuf, inside: &str| Mount { volume: None, source, destination: inside.into(), writable: true };
+        let found =
+            container(vec![mount(at("a"), "/data"), mount(at("b"), "/data/inner"), mount("/gone/away".into(), "/far")]);
         assert_eq!(found.host_path(Path::new("/data")).unwrap(), at("a"));
         assert_eq!(found.host_path(Path::new("/data/x/y")).unwrap(), at("a").join("x/y"));
         assert_eq!(found.host_path(Path::new("/data/inner/z")).unwrap(), at("b").join("z"));

@@ -53,7 +53,11 @@ impl Component for ComposeComponent {
     async fn probe(&self, context: &RunContext) -> Result<Vec<Finding>> {
         let mut findings = self.plain()?.probe(context).await?;
         let looked = async {
-            findings.push(Finding::good(format!("{} answers at {}", self.engine.version().await?, self.engine.address())));
+            findings.push(Finding::good(format!(
+                "{} answers at {}",
+                self.engine.version().await?,
+                self.engine.address()
+            )));
             let project = Project::read(&self.file)?;
             let found = of_project(&self.engine, &project).await?;
             for (service, wanted) in &project.services {
@@ -97,7 +101,10 @@ impl Component for ComposeComponent {
         context: &RunContext,
     ) -> Result<RestoreReport> {
         let mut report = self.plain()?.restore(part, request, context).await?;
-        report.warnings.push(format!("images (by digest), volumes and networks are listed in `{DOCUMENT}` (`rekindle cat POINT {}/{DOCUMENT}`)", self.id));
+        report.warnings.push(format!(
+            "images (by digest), volumes and networks are listed in `{DOCUMENT}` (`rekindle cat POINT {}/{DOCUMENT}`)",
+            self.id
+        ));
         Ok(report)
     }
 
@@ -120,7 +127,9 @@ async fn absent(engine: &Engine, project: &Project, service: &str, wanted: Optio
     Ok(match wanted {
         Some(image) if !engine.has_image(image).await? => Finding::bad(
             format!("the service `{service}` has no container, and its image `{image}` is not here"),
-            format!("pull or load it ({compose} pull {service}; the digest is in `{DOCUMENT}` of a point), then `{compose} up -d`"),
+            format!(
+                "pull or load it ({compose} pull {service}; the digest is in `{DOCUMENT}` of a point), then `{compose} up -d`"
+            ),
         ),
         _ => Finding::bad(format!("the service `{service}` has no container"), format!("{compose} up -d {service}")),
     })
@@ -188,7 +197,9 @@ async fn networks(engine: &Engine, containers: impl Iterator<Item = &Container>)
     for name in names {
         // `host` and `none` are no networks of their own everywhere.
         if let Ok(network) = engine.docker().await?.inspect_network(name, None::<InspectNetworkOptions>).await {
-            networks.push(json!({"name": name, "driver": network.driver, "labels": network.labels, "internal": network.internal}));
+            networks.push(
+                json!({"name": name, "driver": network.driver, "labels": network.labels, "internal": network.internal}),
+            );
         }
     }
     Ok(networks)

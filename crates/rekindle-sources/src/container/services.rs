@@ -92,7 +92,10 @@ impl StackServices {
         order.sort_by_key(|name| !resting.contains(name));
         let running = order.into_iter().flat_map(|service| {
             let containers = units.remove(&service).unwrap_or_default();
-            containers.into_iter().filter(|one| one.state.running).map(move |one| Unit { name: service.clone(), container: one.name })
+            containers
+                .into_iter()
+                .filter(|one| one.state.running)
+                .map(move |one| Unit { name: service.clone(), container: one.name })
         });
         Ok(running.collect())
     }
@@ -142,11 +145,20 @@ impl StackServices {
         }
         Err(Fault::new(codes::CT_UNHEALTHY, format!("wait until the service `{}` is healthy", unit.name))
             .because(format!("after {} s: {last}", since.elapsed().as_secs()))
-            .hint(format!("see `docker logs {}`; a slow start needs a longer `start-timeout` of [stack]", unit.container)))
+            .hint(format!(
+                "see `docker logs {}`; a slow start needs a longer `start-timeout` of [stack]",
+                unit.container
+            )))
     }
 
     /// `None` when it is well, else why not.
-    async fn ask(&self, found: &Container, since: Instant, patience: Duration, context: &RunContext) -> Result<Option<String>> {
+    async fn ask(
+        &self,
+        found: &Container,
+        since: Instant,
+        patience: Duration,
+        context: &RunContext,
+    ) -> Result<Option<String>> {
         if let Some(check) = &found.check {
             let left = patience.saturating_sub(since.elapsed()).max(POLL);
             return checked(found, check, left).await;
@@ -158,7 +170,8 @@ impl StackServices {
         }
         // The probes of other kinds do not ask a server.
         let asks = |kind| matches!(kind, ComponentKind::Redis | ComponentKind::Prometheus);
-        let mut probes = self.options.at_rest.iter().filter(|(name, component)| *name == found.name && asks(component.kind()));
+        let mut probes =
+            self.options.at_rest.iter().filter(|(name, component)| *name == found.name && asks(component.kind()));
         let Some((_, component)) = probes.next() else {
             return Ok((since.elapsed() < STEADY).then(|| "it does not run long enough yet".to_owned()));
         };
@@ -200,7 +213,8 @@ impl Services for StackServices {
                         left.push(unit.container.clone());
                     }
                 }
-                let note = if left.is_empty() { String::new() } else { format!("; start by hand: {}", left.join(", ")) };
+                let note =
+                    if left.is_empty() { String::new() } else { format!("; start by hand: {}", left.join(", ")) };
                 return Err(fault.during(format!("stop the services before the restore (nothing was touched{note})")));
             }
             stopped.push(unit);
@@ -230,7 +244,8 @@ pub(super) async fn of_project(engine: &Engine, project: &Project) -> Result<BTr
     let mut found: BTreeMap<String, Vec<Container>> = BTreeMap::new();
     for summary in listed {
         let service = summary.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)).cloned();
-        let name = summary.names.unwrap_or_default().into_iter().next().map(|name| name.trim_start_matches('/').to_owned());
+        let name =
+            summary.names.unwrap_or_default().into_iter().next().map(|name| name.trim_start_matches('/').to_owned());
         if let (Some(service), Some(name)) = (service, name.or(summary.id)) {
             found.entry(service).or_default().push(engine.container(&name).await?);
         }

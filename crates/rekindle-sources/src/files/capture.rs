@@ -117,9 +117,8 @@ fn merged(walk: Walk, mut documents: Vec<Entry>) -> impl Iterator<Item = Result<
     std::iter::from_fn(move || {
         let first = match (walk.peek(), documents.peek()) {
             (Some(Ok(entry)), Some(document)) => document.path < entry.path,
-            (Some(Err(_)), _) => false,
             (None, document) => document.is_some(),
-            (Some(Ok(_)), None) => false,
+            (Some(_), _) => false,
         };
         if first { documents.next().map(Ok) } else { walk.next() }
     })

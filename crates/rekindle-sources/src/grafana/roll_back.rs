@@ -48,7 +48,9 @@ fn move_all(moves: &[(PathBuf, PathBuf)]) -> Result<()> {
                 // The first error is the one to tell; what cannot be moved back stays where it is.
                 let _ = fs::rename(to, from);
             }
-            return Err(target_fault("move", from, error).hint(format!("the old database is still at `{}`", show(from))));
+            return Err(
+                target_fault("move", from, error).hint(format!("the old database is still at `{}`", show(from)))
+            );
         }
     }
     Ok(())

@@ -7,7 +7,8 @@ use rekindle_config::{Component as Configured, Config, InContainer, Kind};
 use rekindle_core::port::{Component, Services};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret};
 use rekindle_sources::container::{
-    Build, ComposeComponent, Contained, Container, Engine, EnginePlaces, ServicesOptions, StackHooks, StackServices, Use,
+    Build, ComposeComponent, Contained, Container, Engine, EnginePlaces, ServicesOptions, StackHooks, StackServices,
+    Use,
 };
 use rekindle_sources::files::FilesOptions;
 
@@ -58,7 +59,11 @@ pub(crate) fn contained(
 }
 
 /// The files of a compose project.
-pub(crate) fn compose(id: ComponentId, place: &rekindle_config::Compose, mut files: FilesOptions) -> Arc<dyn Component> {
+pub(crate) fn compose(
+    id: ComponentId,
+    place: &rekindle_config::Compose,
+    mut files: FilesOptions,
+) -> Arc<dyn Component> {
     let engine = engine(place.docker_host.as_deref());
     // A configuration named by a relative path has relative paths in it; a part of files has whole ones.
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -30,9 +30,9 @@ pub(super) fn candidates(home: &Home, name: &str) -> Result<Vec<Programs>> {
         inside: Some(home.inside.clone()),
     };
     let judge = Box::new(move |ended: &Ended| {
-        Fault::new(codes::PG_NO_PROGRAM, what.clone())
-            .because(ended.describe())
-            .hint("the container needs a shell (/bin/sh) and PostgreSQL's client programs, or this host needs the programs")
+        Fault::new(codes::PG_NO_PROGRAM, what.clone()).because(ended.describe()).hint(
+            "the container needs a shell (/bin/sh) and PostgreSQL's client programs, or this host needs the programs",
+        )
     });
     let said = output(spec, Stop::new(Cancel::new()), VERSION_BYTES_MAX, judge)?;
     Ok(read(&String::from_utf8_lossy(&said), home))

@@ -2,8 +2,8 @@
 
 mod create;
 mod load;
-mod roll_back;
 mod roles;
+mod roll_back;
 mod swap;
 mod target;
 

@@ -25,17 +25,19 @@ pub(crate) fn roll_back(report: &RestoreReport) -> Result<()> {
             .hint("restore the safety point"));
     };
     if let Some(process) = directory.canonicalize().ok().and_then(|real| process_in(&real)) {
-        return Err(Fault::new(codes::REDIS_TARGET_RUNNING, format!("bring back the old files in `{}`", directory.display()))
-            .because(format!("a server runs there as process {process}"))
-            .hint("stop it first"));
+        return Err(Fault::new(
+            codes::REDIS_TARGET_RUNNING,
+            format!("bring back the old files in `{}`", directory.display()),
+        )
+        .because(format!("a server runs there as process {process}"))
+        .hint("stop it first"));
     }
-    let old = match kept {
-        Some(kept) => kept,
-        None => {
-            let nothing = directory.join(NOTHING);
-            make_directory(&nothing)?;
-            nothing
-        }
+    let old = if let Some(kept) = kept {
+        kept
+    } else {
+        let nothing = directory.join(NOTHING);
+        make_directory(&nothing)?;
+        nothing
     };
     let mut replaced = names(&directory, [Some(rdb), aof_base].into_iter().flatten());
     replaced.sort();
@@ -77,7 +79,9 @@ mod tests {
             fs::create_dir_all(at(name).parent().unwrap()).unwrap();
             fs::write(at(name), text).unwrap();
         };
-        for (name, text) in [("dump.rdb", "new"), ("appendonlydir/base", "new"), ("kept/dump.rdb", "old"), ("other", "stays")] {
+        for (name, text) in
+            [("dump.rdb", "new"), ("appendonlydir/base", "new"), ("kept/dump.rdb", "old"), ("other", "stays")]
+        {
             write(name, text);
         }
         roll_back(&report(place.path(), Some(at("kept")))).unwrap();

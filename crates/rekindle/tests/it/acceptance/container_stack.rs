@@ -88,10 +88,21 @@ impl ContainerStack {
         self.run(
             "redis",
             &["-v", "shop_redis_data:/data", "--health-cmd", &check],
-            &["redis-server", "--port", &redis, "--dir", "/data", "--appendonly", "yes", "--requirepass", REDIS_PASSWORD],
+            &[
+                "redis-server",
+                "--port",
+                &redis,
+                "--dir",
+                "/data",
+                "--appendonly",
+                "yes",
+                "--requirepass",
+                REDIS_PASSWORD,
+            ],
         );
         self.podman.wait("shop-redis", &["sh", "-c", &check]);
-        self.podman.wait("shop-postgres", &["/usr/lib/postgresql/15/bin/pg_isready", "-h", "127.0.0.1", "-p", &postgres]);
+        self.podman
+            .wait("shop-postgres", &["/usr/lib/postgresql/15/bin/pg_isready", "-h", "127.0.0.1", "-p", &postgres]);
         // Healthy as long as the shop is not marked broken.
         let check = format!("redis-cli -a {REDIS_PASSWORD} -p {redis} get broken | grep -v yes");
         self.run("backend", &["--health-cmd", &check], &["sleep", "600"]);
@@ -119,7 +130,8 @@ impl ContainerStack {
         let port = self.postgres.number().to_string();
         let password = format!("PGPASSWORD={POSTGRES_PASSWORD}");
         let head = ["exec", "--env", &password, "shop-postgres", "/usr/lib/postgresql/15/bin/psql", "-XqAt"];
-        let rest = ["-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port, "-d", database, "-c", sql];
+        let rest =
+            ["-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres", "-p", &port, "-d", database, "-c", sql];
         let arguments: Vec<&str> = head.iter().chain(&rest).copied().collect();
         self.podman.podman(&arguments)
     }

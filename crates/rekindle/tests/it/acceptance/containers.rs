@@ -27,7 +27,10 @@ fn a_stack_comes_back_after_containers_and_volumes_are_gone() {
     fill(&one);
     let before = one.fingerprint();
     let doctor = one.stack.place.json(0, &["doctor"]);
-    assert!(findings(&doctor, "database").contains("/usr/lib/postgresql/15/bin of the container `shop-postgres`"), "{doctor}");
+    assert!(
+        findings(&doctor, "database").contains("/usr/lib/postgresql/15/bin of the container `shop-postgres`"),
+        "{doctor}"
+    );
     assert!(findings(&doctor, "compose").contains("the service `backend` runs"), "{doctor}");
     let report = one.stack.complete();
     let point = report["point"].as_str().unwrap().to_owned();
@@ -37,10 +40,12 @@ fn a_stack_comes_back_after_containers_and_volumes_are_gone() {
     let text = one.stack.place.ends(0, &["cat", &point, "compose/containers.json"]).out;
     let inventory: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(inventory["project"], "shop");
-    let services: Vec<&str> = inventory["services"].as_array().unwrap().iter().map(|one| one["service"].as_str().unwrap()).collect();
+    let services: Vec<&str> =
+        inventory["services"].as_array().unwrap().iter().map(|one| one["service"].as_str().unwrap()).collect();
     assert_eq!(services, ["backend", "frontend", "postgres", "redis"]);
     assert!(inventory["services"][0]["image_id"].as_str().unwrap().len() >= 64, "{inventory}");
-    let volumes: Vec<&str> = inventory["volumes"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let volumes: Vec<&str> =
+        inventory["volumes"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(volumes, ["shop_pg_data", "shop_redis_data"]);
     assert_eq!(inventory["volumes"][0]["labels"]["com.docker.compose.project"], "shop");
     one.stack.place.ends(0, &["restore", &point, "compose", "--to", "bare"]);
@@ -72,7 +77,8 @@ fn a_stack_comes_back_after_containers_and_volumes_are_gone() {
 }
 
 fn hooks_run_inside(one: &mut ContainerStack) {
-    let hook = |script: &str| format!("hooks = {{ before = [[\"sh\", \"-c\", \"{script}\"]], container = \"shop-redis\" }}");
+    let hook =
+        |script: &str| format!("hooks = {{ before = [[\"sh\", \"-c\", \"{script}\"]], container = \"shop-redis\" }}");
     one.cache(&hook("echo $REKINDLE_COMPONENT >/tmp/hooked"));
     one.stack.place.ends(0, &["backup", "cache"]);
     assert_eq!(one.podman.podman(&["exec", "shop-redis", "cat", "/tmp/hooked"]), "cache");
@@ -91,7 +97,13 @@ fn no_secret_is_left(one: &ContainerStack) {
         let changed = one.podman.podman(&["diff", container]);
         assert!(!changed.contains("pgpass") && !changed.contains("rekindle"), "{changed}");
     }
-    let found = one.podman.try_podman(&["exec", "shop-postgres", "sh", "-c", &format!("grep -rl {POSTGRES_PASSWORD} /tmp /root /var/tmp")]);
+    let found = one.podman.try_podman(&[
+        "exec",
+        "shop-postgres",
+        "sh",
+        "-c",
+        &format!("grep -rl {POSTGRES_PASSWORD} /tmp /root /var/tmp"),
+    ]);
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "no file with the password");
     assert_ne!(POSTGRES_PASSWORD, REDIS_PASSWORD);
 }
@@ -120,7 +132,8 @@ fn what_does_not_become_healthy_is_rolled_back() {
     assert!(services["rolled_back"]["message"].as_str().unwrap().contains("`backend`"), "{value}");
     assert!(services["problem"].is_null(), "{value}");
     assert_eq!(services["started"], json!(["redis", "backend", "frontend"]), "{value}");
-    let states: Vec<&str> = value["result"]["items"].as_array().unwrap().iter().map(|item| item["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> =
+        value["result"]["items"].as_array().unwrap().iter().map(|item| item["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["rolled-back", "rolled-back"]);
     assert_eq!(one.fingerprint(), before, "the state before");
     assert_eq!(one.redis_cli(&["GET", "since"]), "then");

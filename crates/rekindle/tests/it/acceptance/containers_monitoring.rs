@@ -27,9 +27,12 @@ impl Monitoring {
         stack.in_stack(&format!("docker-host = \"{}\"\nstart-timeout = \"30s\"", podman.host()));
         let port = Port::take();
         let number = port.number();
-        stack.add(&format!("[component.metrics]\nkind = \"prometheus\"\nurl = \"http://127.0.0.1:{number}\"\ncontainer = \"prom\""));
+        stack.add(&format!(
+            "[component.metrics]\nkind = \"prometheus\"\nurl = \"http://127.0.0.1:{number}\"\ncontainer = \"prom\""
+        ));
         stack.add("[component.dashboards]\nkind = \"grafana\"\ncontainer = \"graf\"");
-        stack.add("[component.plugins]\nkind = \"files\"\npaths = [\"/var/lib/grafana/plugins\"]\ncontainer = \"graf\"");
+        stack
+            .add("[component.plugins]\nkind = \"files\"\npaths = [\"/var/lib/grafana/plugins\"]\ncontainer = \"graf\"");
         stack.place.write(
             "etc/prometheus.yml",
             &format!("scrape_configs:\n- job_name: self\n  scrape_interval: 1s\n  static_configs: [{{targets: [\"127.0.0.1:{number}\"]}}]\n"),
@@ -42,7 +45,13 @@ impl Monitoring {
         let etc = format!("{}:/etc/prometheus:ro", self.stack.path("etc").display());
         let listen = format!("--web.listen-address=127.0.0.1:{}", self.port.number());
         let volumes = ["-v", "prom_data:/prometheus", "-v", &etc, "-v", "/usr/bin/prometheus:/bin/prometheus:ro"];
-        let flags = ["/bin/prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus", "--web.enable-admin-api", &listen];
+        let flags = [
+            "/bin/prometheus",
+            "--config.file=/etc/prometheus/prometheus.yml",
+            "--storage.tsdb.path=/prometheus",
+            "--web.enable-admin-api",
+            &listen,
+        ];
         self.podman.run("prom", &volumes, &flags);
         let key = "GF_SECURITY_SECRET_KEY=canary-of-the-container";
         self.podman.run("graf", &["-v", "graf_data:/var/lib/grafana", "-e", key], &["sleep", "600"]);
@@ -64,7 +73,9 @@ fn monitoring_in_containers_is_saved_running_and_restored_stopped() {
     std::fs::copy(grafana.database(), volume.join("grafana.db")).unwrap();
     std::fs::create_dir_all(volume.join("plugins/clock")).unwrap();
     std::fs::write(volume.join("plugins/clock/plugin.json"), "{}").unwrap();
-    wait_until("samples in the head", || one.ask("/api/v1/status/tsdb")["data"]["headStats"]["chunkCount"].as_u64() > Some(0));
+    wait_until("samples in the head", || {
+        one.ask("/api/v1/status/tsdb")["data"]["headStats"]["chunkCount"].as_u64() > Some(0)
+    });
     let point = one.stack.complete()["point"].as_str().unwrap().to_owned();
     assert!(one.podman.runs("prom"), "nothing was stopped");
     let manifest = one.stack.place.json(0, &["show", &point])["result"]["manifest"].take();
@@ -80,8 +91,10 @@ fn monitoring_in_containers_is_saved_running_and_restored_stopped() {
         one.podman.podman(&["volume", "rm", volume]);
     }
     let volume = one.create();
-    let answer = one.stack.place.json(0, &["restore", &point, "full", "--in-place", "--no-safety-point"])["result"].take();
-    let mut stopped: Vec<&str> = answer["services"]["stopped"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let answer =
+        one.stack.place.json(0, &["restore", &point, "full", "--in-place", "--no-safety-point"])["result"].take();
+    let mut stopped: Vec<&str> =
+        answer["services"]["stopped"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     stopped.sort_unstable();
     assert_eq!(stopped, ["graf", "prom"], "{answer}");
     assert_eq!(answer["services"]["rolled_back"], json!(null));
@@ -92,5 +105,11 @@ fn monitoring_in_containers_is_saved_running_and_restored_stopped() {
     wait_until("the restored block", || one.ask("/api/v1/status/tsdb")["status"] == "success");
     let oldest = one.ask("/api/v1/query?query=min_over_time(prometheus_tsdb_lowest_timestamp_seconds%5B1h%5D)");
     assert_eq!(oldest["status"], "success", "{oldest}");
-    assert!(one.podman.volume("prom_data").read_dir().unwrap().any(|entry| entry.unwrap().path().join("meta.json").exists()));
+    assert!(
+        one.podman.volume("prom_data").read_dir().unwrap().any(|entry| entry
+            .unwrap()
+            .path()
+            .join("meta.json")
+            .exists())
+    );
 }

@@ -44,11 +44,27 @@ fn a_container_or_image_that_is_gone_is_named_with_the_remedy() {
     one.podman.podman(&["rm", "-f", "-t", "0", "shop-backend"]);
     one.podman.podman(&["commit", "-q", "shop-frontend", "localhost/gone:1"]);
     one.podman.podman(&["rm", "-f", "-t", "0", "shop-redis"]);
-    one.podman.podman(&["run", "-d", "--name", "shop-redis", "--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=redis", "localhost/gone:1", "sleep", "600"]);
+    one.podman.podman(&[
+        "run",
+        "-d",
+        "--name",
+        "shop-redis",
+        "--label",
+        "com.docker.compose.project=shop",
+        "--label",
+        "com.docker.compose.service=redis",
+        "localhost/gone:1",
+        "sleep",
+        "600",
+    ]);
     one.podman.podman(&["rmi", "-f", "localhost/gone:1"]);
     let compose = one.stack.path("shop/docker-compose.yml");
     let text = std::fs::read_to_string(&compose).unwrap();
-    std::fs::write(&compose, text.replace("redis: { image: 'localhost/rekindle-test-stack:1' }", "redis: { image: 'localhost/gone:1' }")).unwrap();
+    std::fs::write(
+        &compose,
+        text.replace("redis: { image: 'localhost/rekindle-test-stack:1' }", "redis: { image: 'localhost/gone:1' }"),
+    )
+    .unwrap();
     let problem = one.stack.partial("cache", &["RK-CT-002"]);
     assert!(problem["hint"].as_str().unwrap().contains("up -d"), "{problem}");
     let doctor = one.stack.place.json(4, &["doctor"]).to_string();

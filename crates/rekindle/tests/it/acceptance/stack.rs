@@ -42,7 +42,12 @@ impl Stack {
         place.write("seed/x", "x");
         let init = ["init", "--config", "made.toml", "--repo", url, "--password-file", "key", "--files", "seed"];
         place.ends(0, &init);
-        Self { place, repository: format!("[repository]\n{lines}\npassword = \"file:key\"\n"), more: String::new(), sections: Vec::new() }
+        Self {
+            place,
+            repository: format!("[repository]\n{lines}\npassword = \"file:key\"\n"),
+            more: String::new(),
+            sections: Vec::new(),
+        }
     }
 
     /// Replaces the key file by one whose password is stretched a hundredth as much: for tests
