@@ -54,9 +54,8 @@ fn members(word: &str, known: &[(ComponentId, ComponentKind)], config: Option<&C
         (Some(ids), _) => ids.clone(),
         (None, Some(kinds)) => {
             let compose = |id: &ComponentId| config.is_some_and(|config| is_compose(config, id));
-            let member = |(id, kind): &&(ComponentId, ComponentKind)| match compose(id) {
-                true => word == "config",
-                false => kinds.contains(kind),
+            let member = |(id, kind): &&(ComponentId, ComponentKind)| {
+                if compose(id) { word == "config" } else { kinds.contains(kind) }
             };
             known.iter().filter(member).map(|(id, _)| id.clone()).collect()
         }

@@ -17,7 +17,6 @@ fn shell(script: &str) -> ChildSpec {
         code: PG_DUMP,
         secrets: vec![Secret::new("canary-7".to_owned())],
         inside: None,
-        inside: None,
     }
 }
 

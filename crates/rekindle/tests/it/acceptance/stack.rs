@@ -87,7 +87,7 @@ impl Stack {
 
     /// Further lines of `[stack]`.
     pub(crate) fn in_stack(&mut self, lines: &str) {
-        self.more = lines.to_owned();
+        lines.clone_into(&mut self.more);
         self.write();
     }
 
