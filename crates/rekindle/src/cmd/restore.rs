@@ -182,7 +182,7 @@ impl Restore {
         };
         let plan = RestorePlan::new(point.id().clone(), vec![RestoreItem { component, request }], None)?;
         let (context, _scratch) = session.context()?;
-        let work = restore(plan, Arc::clone(repository) as _, Arc::new(ProcessHooks), &context);
+        let work = restore(plan, Arc::clone(repository) as _, wire::containers::hook_runner(config), &context);
         Ok(answer(&session.runtime.block_on(work)?))
     }
 

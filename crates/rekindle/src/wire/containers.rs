@@ -139,7 +139,8 @@ pub(crate) fn services(config: &Config, ids: &[ComponentId]) -> Result<Option<Ar
     for one in config.components.iter().filter(|one| ids.contains(&one.id)) {
         // PostgreSQL is restored through its server.
         if let (Some(place), false) = (&one.container, one.kind() == ComponentKind::Postgres) {
-            at_rest.push((place.name.clone(), components::of_config(one, &config.stack.name, &[], &Wishes::default())?));
+            at_rest
+                .push((place.name.clone(), components::of_config(one, &config.stack.name, &[], &Wishes::default())?));
         }
     }
     if at_rest.is_empty() && config.stack.app_services.is_empty() {

@@ -49,7 +49,12 @@ pub(in crate::postgres) async fn check(
         ));
     }
     let (programs, owner) = (
-        Programs { directory: recovered.bin_dir.clone(), major: base.server_version / 10_000, version: String::new() },
+        Programs {
+            directory: recovered.bin_dir.clone(),
+            major: base.server_version / 10_000,
+            version: String::new(),
+            home: None,
+        },
         recovered.owner.map(|(uid, gid)| Owner { uid, gid }),
     );
     let (data, copy) = (recovered.directory.clone(), !recovered.in_place);

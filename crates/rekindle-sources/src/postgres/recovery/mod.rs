@@ -180,7 +180,7 @@ impl Job {
         let owner = Owner::choose(recovery.owner.as_deref(), place.replaces.as_deref())?;
         place.refuse_unfit(owner, part.record().tally.bytes)?;
         let major = base.server_version / 10_000;
-        let programs = programs::find(setup.options.bin_dir.as_deref(), major, major, "postgres")?;
+        let programs = programs::find(setup.options.bin_dir.as_deref(), None, major, major, "postgres")?;
         if programs.major != major {
             return Err(Fault::new(codes::PG_NO_PROGRAM, format!("find the server of PostgreSQL {major}"))
                 .because(format!("found only {} in {}", programs.version, programs.directory.display()))

@@ -16,6 +16,13 @@ pub(in crate::postgres) async fn roll_back(
     report: &RestoreReport,
     context: &RunContext,
 ) -> Result<()> {
+    if report.details.get("databases").is_none() {
+        // A cluster of base backups is a directory that a server of its own runs on.
+        let kept = report.kept_old.as_deref().unwrap_or("nothing");
+        return Err(Fault::new(codes::ENGINE_ROLL_BACK, "bring the old cluster back")
+            .because(format!("its server has to be stopped for that; kept is: {kept}"))
+            .hint("stop the restored server, put the kept directory back and start the old one"));
+    }
     let restored: Restored = serde_json::from_value(report.details.clone())
         .map_err(|error| Fault::new(codes::PG_DETAILS, "read the report of the restore").because(error))?;
     let server = server_of(component, &restored)?;
