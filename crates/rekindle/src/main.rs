@@ -21,8 +21,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> u8 {
-    match args::parse(std::env::args_os()) {
-        Ok(cli) => session::run(cli),
-        Err(code) => code,
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let reader = exit::Reader::of(&arguments);
+    match args::parse(arguments) {
+        Ok(cli) => session::guarded(cli, reader),
+        Err(code) => reader.failed(code),
     }
 }

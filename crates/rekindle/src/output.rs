@@ -8,6 +8,8 @@ use rekindle_core::{Fault, codes};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::exit::Reader;
+
 /// Version of the JSON object around every answer.
 const JSON_VERSION: u32 = 1;
 
@@ -71,16 +73,16 @@ impl From<Result<Answer, Fault>> for Outcome {
 }
 
 /// Prints an outcome and gives the exit code.
-pub(crate) fn print(outcome: Outcome, command: &str, as_json: bool, quiet: bool) -> u8 {
+pub(crate) fn print(outcome: Outcome, command: &str, as_json: bool, quiet: bool, reader: Reader) -> u8 {
     let (answer, faults, mut exit_code) = match outcome {
         Outcome::Streamed => return 0,
         Outcome::Answered(mut answer) => {
             let faults = std::mem::take(&mut answer.faults);
-            let code = answer.exit_code;
+            let code = reader.answered(answer.exit_code);
             (Some(answer), faults, code)
         }
         Outcome::Failed(faults) => {
-            let code = faults.first().map_or(1, Fault::exit_code);
+            let code = reader.failed(faults.first().map_or(1, Fault::exit_code));
             (None, faults, code)
         }
     };
@@ -98,7 +100,7 @@ pub(crate) fn print(outcome: Outcome, command: &str, as_json: bool, quiet: bool)
     }
     if let Err(fault) = written {
         print_fault(&fault);
-        exit_code = if exit_code == 0 { fault.exit_code() } else { exit_code };
+        exit_code = if exit_code == 0 { reader.failed(fault.exit_code()) } else { exit_code };
     }
     exit_code
 }

@@ -1,6 +1,7 @@
 //! One run of the program: what all commands share.
 
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use indicatif::MultiProgress;
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Cli, Global};
+use crate::exit::Reader;
 use crate::output::{self, Outcome};
 use crate::progress::{Progress, Style};
 use crate::{logs, signals};
@@ -91,17 +93,23 @@ impl Session {
     }
 }
 
-/// Runs a command and gives the exit code.
-pub(crate) fn run(cli: Cli) -> u8 {
+/// Runs a command and gives the exit code, also after a panic.
+pub(crate) fn guarded(cli: Cli, reader: Reader) -> u8 {
+    // The panic has been printed; its usual code, 101, would tell a server the wrong thing.
+    catch_unwind(AssertUnwindSafe(|| run(cli, reader)))
+        .unwrap_or_else(|_| reader.failed(codes::RUN_BUG.class.exit_code()))
+}
+
+fn run(cli: Cli, reader: Reader) -> u8 {
     let (as_json, quiet) = (cli.global.json, cli.global.quiet);
     let name = cli.command.name();
     let session = match Session::new(cli.global) {
         Ok(session) => session,
-        Err(fault) => return output::print(Outcome::Failed(vec![fault]), name, as_json, quiet),
+        Err(fault) => return output::print(Outcome::Failed(vec![fault]), name, as_json, quiet, reader),
     };
     let outcome = cli.command.run(&session);
     session.progress.end();
-    let code = output::print(outcome, name, as_json, quiet);
+    let code = output::print(outcome, name, as_json, quiet, reader);
     // Work that does not end by itself (a stuck connection) must not keep the process alive.
     session.runtime.shutdown_background();
     code

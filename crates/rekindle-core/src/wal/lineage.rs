@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{History, Inventory, Lsn, SegmentName, SegmentNumber, SegmentSize, Timeline};
+use super::{History, Inventory, Lsn, SegmentName, SegmentNumber, SegmentSize, Timeline, WalLog};
+use crate::fault::{Fault, Result, codes};
 
 /// The histories of a log.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,18 @@ impl Lineage {
         ancestor == timeline
             || self.0.get(&timeline).and_then(|history| history.left(ancestor)).is_some_and(|left| at <= left)
     }
+}
+
+/// Everything a log holds, and the histories in it. One that cannot be read is an error.
+pub fn survey(log: &dyn WalLog) -> Result<(Inventory, Lineage)> {
+    let inventory = log.inventory()?;
+    let mut histories = BTreeMap::new();
+    for timeline in &inventory.histories {
+        let fault = || Fault::new(codes::WAL_HISTORY, format!("read the history of timeline {timeline}"));
+        let bytes = log.history(*timeline)?.ok_or_else(|| fault().because("it was listed and is not there"))?;
+        histories.insert(*timeline, History::parse(*timeline, &bytes).map_err(|bad| fault().because(bad))?);
+    }
+    Ok((inventory, Lineage::new(histories)))
 }
 
 /// How far a log goes on from a position without a hole.

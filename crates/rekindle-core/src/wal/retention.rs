@@ -111,7 +111,13 @@ pub fn covers(inventory: &Inventory, base: &BaseBackup) -> bool {
         (SegmentNumber::of(range.start, size).0..=last.0).all(|number| {
             let segment = SegmentName { timeline: range.timeline, number: SegmentNumber(number) };
             let tail = || inventory.tails.get(&segment).map(|bytes| segment.number.start(size).0 + u64::from(*bytes));
-            inventory.segments.contains_key(&segment) || tail().is_some_and(|upto| upto >= range.end.0)
+            // Where a timeline was left, the next one's segment begins with a copy.
+            let copied = base.wal_ranges.iter().any(|other| {
+                other.timeline > range.timeline
+                    && SegmentNumber::of(other.start, size) == segment.number
+                    && inventory.segments.contains_key(&SegmentName { timeline: other.timeline, ..segment })
+            });
+            inventory.segments.contains_key(&segment) || copied || tail().is_some_and(|upto| upto >= range.end.0)
         })
     })
 }

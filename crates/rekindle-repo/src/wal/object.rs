@@ -13,28 +13,49 @@ use super::name::Name;
 use crate::format::BadFormat;
 use crate::format::crypto::Key;
 use crate::format::unpacked::decompress;
+use crate::read::parallel;
 
 const MAGIC: &[u8; 8] = b"rkwal\0\0\x01";
 const RAW: u8 = 0;
 const ZSTD: u8 = 1;
 /// Speed counts here: the server waits for `archive_command`. Higher levels save little on WAL.
 const LEVEL: i32 = 1;
+/// Longer content is compressed in pieces of so many bytes at the same time.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// The sealed bytes of an object.
 pub(super) fn seal(key: &Key, name: &Name, content: &[u8]) -> Result<Vec<u8>, BadFormat> {
     let name = name.to_string();
     let name_bytes = u16::try_from(name.len()).map_err(|_| BadFormat::new("its name is too long"))?;
-    let frame = zstd::bulk::compress(content, LEVEL).map_err(|error| BadFormat::new(format!("compress: {error}")))?;
+    let (sum, frames) = std::thread::scope(|scope| {
+        // The hash takes as long as compressing: the server waits for neither twice.
+        let sum = (content.len() > PIECE_BYTES).then(|| scope.spawn(|| Sha256::digest(content)));
+        let frames = compress(content);
+        let sum = sum.and_then(|sum| sum.join().ok()).unwrap_or_else(|| Sha256::digest(content));
+        (sum, frames)
+    });
+    let frame = frames?;
     let (method, body) = if frame.len() < content.len() { (ZSTD, &frame[..]) } else { (RAW, content) };
     let mut plain = Vec::with_capacity(64 + name.len() + body.len());
     plain.extend_from_slice(MAGIC);
     plain.extend_from_slice(&name_bytes.to_le_bytes());
     plain.extend_from_slice(name.as_bytes());
     plain.extend_from_slice(&(content.len() as u64).to_le_bytes());
-    plain.extend_from_slice(&Sha256::digest(content));
+    plain.extend_from_slice(&sum);
     plain.push(method);
     plain.extend_from_slice(body);
     key.seal(&plain).map_err(|error| BadFormat::new(error.to_string()))
+}
+
+/// One zstd frame for each piece, made at the same time; frames in a row are one stream.
+fn compress(content: &[u8]) -> Result<Vec<u8>, BadFormat> {
+    let pieces: Vec<&[u8]> = if content.is_empty() { vec![content] } else { content.chunks(PIECE_BYTES).collect() };
+    let frames = parallel::map(&pieces, parallel::cores(), |piece| zstd::bulk::compress(piece, LEVEL));
+    let mut all = Vec::with_capacity(content.len() / 4);
+    for frame in frames {
+        all.extend_from_slice(&frame.map_err(|error| BadFormat::new(format!("compress: {error}")))?);
+    }
+    Ok(all)
 }
 
 /// The content of an object that stands under `name`.
@@ -92,6 +113,17 @@ mod tests {
                 assert!(open(&key, &name(1), &sealed[..byte]).is_err(), "cut at {byte}");
             }
         }
+    }
+
+    #[test]
+    fn long_content_is_several_frames_and_one_stream() {
+        let key = Key::generate().unwrap();
+        let segment = SegmentName { timeline: Timeline(1), number: SegmentNumber(3) };
+        let name = Name::File(SystemId(5), WalFile::Segment(segment), SegmentSize::DEFAULT);
+        let content: Vec<u8> = (0..(9_u32 << 18) + 7).flat_map(u32::to_le_bytes).collect();
+        let sealed = seal(&key, &name, &content).unwrap();
+        assert!(sealed.len() < content.len());
+        assert!(open(&key, &name, &sealed).unwrap() == content);
     }
 
     #[test]

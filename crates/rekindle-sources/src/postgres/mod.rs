@@ -21,6 +21,7 @@ mod privilege;
 mod probe;
 mod programs;
 mod quote;
+pub mod receiver;
 mod recovery;
 pub mod replication;
 mod restore;

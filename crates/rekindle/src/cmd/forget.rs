@@ -9,6 +9,7 @@ use rekindle_repo::points::{self, PointsView};
 use rekindle_repo::{Repo, admin};
 use serde_json::json;
 
+use super::wal::sweep::{self, Swept};
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::{human, wire};
@@ -40,8 +41,9 @@ impl Forget {
         }
         let verb = if self.dry_run { "would remove" } else { "removed" };
         let text = wanted.iter().fold(String::new(), |text, id| text + verb + " " + id.short() + "\n");
-        let result = json!({"dry_run": self.dry_run, "removed": wanted});
-        Ok(Answer::words(result, text))
+        let wal = wal_after(session, &repository, &view, &wanted)?;
+        let result = json!({"dry_run": self.dry_run, "removed": wanted, "wal": wal});
+        Ok(Answer::words(result, text + &sweep::text(&wal, true)))
     }
 
     fn by_policy(&self, session: &Session) -> Result<Answer, Faults> {
@@ -62,12 +64,19 @@ impl Forget {
         if !self.dry_run {
             admin::forget(&repository, &removed, &wire::actor(host))?;
         }
-        Ok(answer(&decisions, &removed, self.dry_run))
+        let wal = wal_after(session, &repository, &view, &removed)?;
+        Ok(answer(&decisions, &removed, self.dry_run, &wal))
     }
 }
 
+/// What WAL `rekindle prune` would remove once these points are gone.
+fn wal_after(session: &Session, repository: &Repo, view: &PointsView, gone: &[PointId]) -> Result<Vec<Swept>> {
+    let left: Vec<_> = view.points.iter().filter(|point| !gone.contains(point.id())).collect();
+    sweep::sweep(repository, &left, session.now(), true)
+}
+
 /// Every point; one that cannot be read stops retention, since nobody knows what it is worth.
-fn complete_view(repository: &Repo) -> Result<PointsView> {
+pub(super) fn complete_view(repository: &Repo) -> Result<PointsView> {
     let view = points::view(repository)?;
     match view.unreadable.first() {
         None => Ok(view),
@@ -79,7 +88,7 @@ fn complete_view(repository: &Repo) -> Result<PointsView> {
     }
 }
 
-fn answer(decisions: &[Decision], removed: &[PointId], dry_run: bool) -> Answer {
+fn answer(decisions: &[Decision], removed: &[PointId], dry_run: bool, wal: &[Swept]) -> Answer {
     let rows: Vec<Vec<String>> = decisions
         .iter()
         .map(|one| {
@@ -95,5 +104,6 @@ fn answer(decisions: &[Decision], removed: &[PointId], dry_run: bool) -> Answer 
     if !removed.is_empty() && !dry_run {
         text.push_str("\nTheir data stays until `rekindle prune`.\n");
     }
-    Answer::words(json!({"dry_run": dry_run, "decisions": decisions, "removed": removed}), text)
+    text.push_str(&sweep::text(wal, true));
+    Answer::words(json!({"dry_run": dry_run, "decisions": decisions, "removed": removed, "wal": wal}), text)
 }

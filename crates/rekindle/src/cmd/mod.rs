@@ -20,6 +20,7 @@ mod show;
 mod status;
 mod verify;
 mod version;
+mod wal;
 
 use clap::Subcommand;
 
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Key(key::Key),
     Forget(forget::Forget),
     Prune(prune::Prune),
+    Wal(wal::Wal),
     Completions(completions::Completions),
     Man(man::Man),
     Version(version::Version),
@@ -68,6 +70,7 @@ impl Command {
             Self::Key(_) => "key",
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",
+            Self::Wal(_) => "wal",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
             Self::Version(_) => "version",
@@ -95,6 +98,7 @@ impl Command {
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),
             Self::Prune(command) => command.run(session),
+            Self::Wal(command) => command.run(session),
             Self::Forget(command) => command.run(session),
             Self::Verify(command) => command.run(session),
             Self::Completions(command) => command.run().map_err(Faults::from),

@@ -6,6 +6,8 @@ use clap::Args;
 use rekindle_repo::admin::{self, PruneOptions};
 use serde_json::json;
 
+use super::forget::complete_view;
+use super::wal::sweep;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::{human, wire};
@@ -13,7 +15,7 @@ use crate::{human, wire};
 /// Remove data that no recovery point needs
 ///
 /// In two phases: data is marked first and removed by a later run, so that a backup that is running somewhere cannot
-/// lose what it takes over.
+/// lose what it takes over. WAL that no base backup and no running recovery needs goes too, once it is a day old.
 #[derive(Debug, Args)]
 pub(crate) struct Prune {
     /// Unused data that may stay, in percent of what is used
@@ -51,6 +53,11 @@ impl Prune {
         for (what, bytes) in rows {
             let _ = writeln!(text, "{what:<24}{:>12}", human::bytes(bytes));
         }
-        Ok(Answer::words(json!({"dry_run": self.dry_run, "report": report}), text))
+        // The packs are done with; the log is judged by the points that are left.
+        let view = complete_view(&repository)?;
+        let points: Vec<_> = view.points.iter().collect();
+        let wal = sweep::sweep(&repository, &points, session.now(), self.dry_run)?;
+        text.push_str(&sweep::text(&wal, self.dry_run));
+        Ok(Answer::words(json!({"dry_run": self.dry_run, "report": report, "wal": wal}), text))
     }
 }

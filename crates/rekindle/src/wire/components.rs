@@ -17,6 +17,7 @@ use rekindle_sources::container::Container;
 use rekindle_sources::files::{FilesComponent, FilesOptions, Policy};
 use rekindle_sources::grafana::{GrafanaComponent, GrafanaOptions};
 use rekindle_sources::postgres::physical::{OpenArchive, PhysicalOptions};
+use rekindle_sources::postgres::replication::ReplicationOptions;
 use rekindle_sources::postgres::{self, Home, PostgresComponent, PostgresOptions, ServerUrl, SslMode};
 use rekindle_sources::prometheus::{PrometheusComponent, PrometheusOptions};
 use rekindle_sources::redis::{RedisComponent, RedisOptions};
@@ -305,6 +306,12 @@ fn physical_options(postgres: &Postgres, stack: &str, id: &ComponentId, wishes: 
     options.wal = physical.wal;
     options.archive.clone_from(&wishes.wal.0);
     Some(options)
+}
+
+/// A server for replication commands.
+pub(crate) fn replication(postgres: &Postgres) -> Result<ReplicationOptions> {
+    let options = postgres_options(postgres, None)?;
+    Ok(ReplicationOptions::new(options.url, options.password))
 }
 
 /// The configuration allows these words only.

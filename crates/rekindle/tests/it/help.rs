@@ -18,6 +18,7 @@ const VERBS: [&str; 18] = [
     "key",
     "forget",
     "prune",
+    "wal",
     "completions",
     "man",
     "version",

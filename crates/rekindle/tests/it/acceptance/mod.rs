@@ -24,3 +24,6 @@ mod s3_answers;
 mod secrets;
 mod signals;
 mod stack;
+mod wal_contract;
+mod wal_stream;
+mod wal_support;
