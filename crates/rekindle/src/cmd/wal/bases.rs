@@ -15,11 +15,10 @@ pub(super) fn of(points: &[&RecoveryPoint], cluster: Cluster) -> Result<Vec<Base
     for point in points {
         for record in &point.manifest().components {
             match BaseBackup::of(&record.details) {
-                None => {}
                 Some(Ok(base)) if base.cluster.system == cluster.system => {
                     found.push((point.id().short().to_owned(), base));
                 }
-                Some(Ok(_)) => {}
+                None | Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     let what = format!("read the base backup `{}` of point {}", record.id, point.id().short());
                     return Err(Fault::new(codes::REPO_MANIFEST, what)

@@ -160,7 +160,7 @@ fn private(directory: &Path, user: u32) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let meta = fs::symlink_metadata(directory)?;
-    if meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0 {
+    if meta.is_dir() && meta.uid() == user && meta.mode() & 0o7777 == 0o700 {
         return Ok(());
     }
     let why = format!("`{}` is not a directory of this user with mode 0700", directory.display());

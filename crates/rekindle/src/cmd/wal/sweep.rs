@@ -40,7 +40,7 @@ pub(crate) fn sweep(repo: &Repo, points: &[&RecoveryPoint], now: Timestamp, dry_
     for cluster in archive.clusters()? {
         let log = archive.log(cluster)?;
         let bases = bases::of(points, cluster)?;
-        let (inventory, lineage) = survey(&*log).map_err(doubtful)?;
+        let (inventory, lineage) = survey(&*log).map_err(|fault| doubtful(&fault))?;
         let plan = match plan_wal(&inventory, &lineage, &bases, now, GRACE_SECONDS) {
             Ok(plan) => plan,
             Err(refused) => {
@@ -55,7 +55,7 @@ pub(crate) fn sweep(repo: &Repo, points: &[&RecoveryPoint], now: Timestamp, dry_
             let holds = log.inventory()?.holds;
             if holds.iter().any(|hold| inventory.holds.iter().all(|known| known.id != hold.id)) {
                 return Err(doubtful(
-                    Fault::new(codes::WAL_HOLD, "remove WAL").because("a backup or recovery has just begun"),
+                    &Fault::new(codes::WAL_HOLD, "remove WAL").because("a backup or recovery has just begun"),
                 ));
             }
             log.remove(&segments)?;
@@ -88,7 +88,7 @@ impl Swept {
     }
 }
 
-fn doubtful(fault: Fault) -> Fault {
+fn doubtful(fault: &Fault) -> Fault {
     Fault::new(codes::WAL_RETENTION, "decide which WAL is needed")
         .because(fault.chain())
         .hint("nothing was removed; rekindle wal verify")
