@@ -2,7 +2,7 @@
 
 use crate::run::Place;
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 19] = [
     "init",
     "check-config",
     "backup",
