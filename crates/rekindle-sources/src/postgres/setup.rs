@@ -99,104 +99,110 @@ async fn settings(session: &Session) -> Result<Settings> {
     rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
+/// What is found wrong with the settings.
+struct Judge<'a> {
+    settings: &'a Settings,
+    findings: Vec<Finding>,
+}
+
+impl Judge<'_> {
+    fn of(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        self.of(name).parse().unwrap_or(0)
+    }
+
+    fn bad(&mut self, wrong: bool, text: impl Into<String>, remedy: impl Into<String>) {
+        if wrong {
+            self.findings.push(Finding::bad(text, remedy));
+        }
+    }
+
+    fn warn(&mut self, wrong: bool, text: impl Into<String>, remedy: impl Into<String>) {
+        if wrong {
+            self.findings.push(Finding::warning(text, remedy));
+        }
+    }
+
+    /// For base backups.
+    fn server(&mut self) {
+        let minimal = self.of("wal_level") == "minimal";
+        self.bad(minimal, "wal_level = minimal: no base backups, no log", restart("wal_level", "replica"));
+        let senders = self.number("max_wal_senders");
+        let text = format!("max_wal_senders = {senders}: a base backup takes two, the log one");
+        self.bad(senders < 3, text, restart("max_wal_senders", "10"));
+        let off = self.of("full_page_writes") == "off";
+        let text = "full_page_writes = off: base backups of a running server may hold torn pages";
+        self.bad(off, text, reload("full_page_writes", "on"));
+        let off = self.of("fsync") == "off";
+        self.bad(off, "fsync = off: a crash loses the cluster", reload("fsync", "on"));
+        let off = self.of("data_checksums") == "off";
+        let text = "data_checksums = off: damaged pages are saved without anybody noticing";
+        self.warn(off, text, "stop the server once and run pg_checksums --enable -D DIR");
+        let off = self.number("server_version_num") >= 170_000 && self.of("summarize_wal") == "off";
+        let text = "summarize_wal = off: every base backup reads the whole cluster";
+        self.warn(off, text, reload("summarize_wal", "on"));
+        let command = self.of("archive_command");
+        let both = !command.is_empty() && command != "(disabled)" && !self.of("archive_library").is_empty();
+        let text =
+            "archive_command and archive_library are both set: the archiver of PostgreSQL 16 and newer refuses to run";
+        self.bad(both, text, "ALTER SYSTEM RESET archive_library; SELECT pg_reload_conf();");
+    }
+
+    /// For a replication slot.
+    fn stream(&mut self) {
+        let endless = self.number("max_slot_wal_keep_size") < 0;
+        let text = "max_slot_wal_keep_size = -1: when the receiver is away for long, WAL fills the server's disk and \
+                    stops it";
+        let remedy = format!("{} (about half of what is free)", reload("max_slot_wal_keep_size", "'20GB'"));
+        self.warn(endless, text, remedy);
+        let none = self.number("max_replication_slots") < 1;
+        let text = "max_replication_slots = 0: there is no slot to be had";
+        self.bad(none, text, restart("max_replication_slots", "10"));
+        let limited = self.number("idle_replication_slot_timeout") > 0;
+        let text = "idle_replication_slot_timeout is set: a receiver that is away for longer loses its slot, and a \
+                    gap is left in the log";
+        self.warn(limited, text, reload("idle_replication_slot_timeout", "0"));
+    }
+
+    /// For `archive_command`.
+    fn archive(&mut self) {
+        let off = self.of("archive_mode") == "off";
+        let text = "archive_mode = off: the server does not give its log away";
+        self.bad(off, text, restart("archive_mode", "on"));
+        let other = !off && !self.of("archive_command").contains("wal push");
+        let text =
+            format!("archive_command is {}, which is not `rekindle wal push`", literal(self.of("archive_command")));
+        let command = "'rekindle --config /etc/rekindle/rekindle.toml wal push %p'";
+        self.bad(other, text, reload("archive_command", command));
+    }
+}
+
+fn restart(name: &str, value: &str) -> String {
+    format!("ALTER SYSTEM SET {name} = {value}; then restart the server")
+}
+
+fn reload(name: &str, value: &str) -> String {
+    format!("ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf();")
+}
+
 /// What the settings mean for base backups and the log.
 fn judge(settings: &Settings, wal: WalMode) -> Vec<Finding> {
-    let of = |name: &str| settings.get(name).map_or("", String::as_str);
-    let number = |name: &str| of(name).parse::<i64>().unwrap_or(0);
-    let version = number("server_version_num");
-    let mut findings = Vec::new();
-    let mut check = |wrong: bool, finding: Finding| {
-        if wrong {
-            findings.push(finding);
-        }
-    };
-    let restart = |name: &str, value: &str| format!("ALTER SYSTEM SET {name} = {value}; then restart the server");
-    check(
-        of("wal_level") == "minimal",
-        Finding::bad("wal_level = minimal: no base backups, no log", restart("wal_level", "replica")),
-    );
-    check(
-        number("max_wal_senders") < 3,
-        Finding::bad(
-            format!("max_wal_senders = {}: a base backup takes two, the log one", of("max_wal_senders")),
-            restart("max_wal_senders", "10"),
-        ),
-    );
-    check(
-        of("full_page_writes") == "off",
-        Finding::bad(
-            "full_page_writes = off: base backups of a running server may hold torn pages",
-            "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf();",
-        ),
-    );
-    check(
-        of("fsync") == "off",
-        Finding::bad("fsync = off: a crash loses the cluster", "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"),
-    );
-    check(
-        of("data_checksums") == "off",
-        Finding::warning(
-            "data_checksums = off: damaged pages are saved without anybody noticing",
-            "stop the server once and run pg_checksums --enable -D DIR",
-        ),
-    );
-    check(
-        version >= 170_000 && of("summarize_wal") == "off",
-        Finding::warning(
-            "summarize_wal = off: every base backup reads the whole cluster",
-            "ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf();",
-        ),
-    );
-    check(
-        !of("archive_command").is_empty() && of("archive_command") != "(disabled)" && !of("archive_library").is_empty(),
-        Finding::bad(
-            "archive_command and archive_library are both set: the archiver of PostgreSQL 16 and newer refuses to run",
-            "ALTER SYSTEM RESET archive_library; SELECT pg_reload_conf();",
-        ),
-    );
+    let mut judge = Judge { settings, findings: Vec::new() };
+    judge.server();
     if wal.uses_slot() {
-        check(
-            number("max_slot_wal_keep_size") < 0,
-            Finding::warning(
-                "max_slot_wal_keep_size = -1: when the receiver is away for long, WAL fills the server's disk and \
-                 stops it",
-                "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf(); (about half of what is free)",
-            ),
-        );
-        check(
-            number("max_replication_slots") < 1,
-            Finding::bad(
-                "max_replication_slots = 0: there is no slot to be had",
-                restart("max_replication_slots", "10"),
-            ),
-        );
-        check(
-            number("idle_replication_slot_timeout") > 0,
-            Finding::warning(
-                "idle_replication_slot_timeout is set: a receiver that is away for longer loses its slot, and a gap \
-                 is left in the log",
-                "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();",
-            ),
-        );
+        judge.stream();
     }
     if matches!(wal, WalMode::Archive | WalMode::Both) {
-        check(
-            of("archive_mode") == "off",
-            Finding::bad("archive_mode = off: the server does not give its log away", restart("archive_mode", "on")),
-        );
-        check(
-            of("archive_mode") != "off" && !of("archive_command").contains("wal push"),
-            Finding::bad(
-                format!("archive_command is {}, which is not `rekindle wal push`", literal(of("archive_command"))),
-                "ALTER SYSTEM SET archive_command = 'rekindle --config /etc/rekindle/rekindle.toml wal push %p'; \
-                 SELECT pg_reload_conf();",
-            ),
-        );
+        judge.archive();
     }
-    if findings.is_empty() {
-        findings.push(Finding::good("the server's settings allow base backups and what is said of its log"));
+    if judge.findings.is_empty() {
+        let text = "the server's settings allow base backups and what is said of its log";
+        judge.findings.push(Finding::good(text));
     }
-    findings
+    judge.findings
 }
 
 async fn rights(session: &Session, role: &str) -> Result<Vec<Finding>> {

@@ -9,11 +9,13 @@ use rekindle_core::Fault;
 use rekindle_core::codes;
 use rekindle_core::port::{Level, Target};
 use rekindle_core::timeline::{RecoveryTarget, Stop, TimelineChoice};
-use rekindle_core::wal::Timeline;
-use rekindle_sources::postgres::PostgresOptions;
+use rekindle_core::wal::{Timeline, WalMode};
+use rekindle_sources::postgres::{
+    Heartbeat, PostgresOptions, beat, create_restore_point, look_at_log, prepare_heartbeat,
+};
 use rekindle_testkit::Postgres;
 
-use crate::recovery_support::{MARKERS, Recovering, World, planned, segment_at};
+use crate::recovery_support::{MARKERS, Recovering, World, planned, segment_at, tokio_test};
 
 fn to(stop: Stop) -> RecoveryTarget {
     RecoveryTarget::new(stop)
@@ -336,6 +338,71 @@ fn a_base_backup_alone_comes_back_without_a_log() {
     assert_eq!(world.serve(&recovering.data).psql("postgres", MARKERS), "1");
     let mode = fs::metadata(&recovering.data).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_heartbeat_makes_an_idle_cluster_recoverable_to_now() {
+    let world = World::new(15);
+    let part = world.base("base");
+    world.mark();
+    let options = world.options();
+    let beat = |how| tokio_test(beat(&options, how)).unwrap();
+    tokio_test(prepare_heartbeat(&options)).unwrap();
+    let first = beat(Heartbeat::Table);
+    let quiet = world.now();
+    // Without a later commit nobody can know whether the log goes that far.
+    world.server.psql("postgres", "SELECT pg_create_restore_point('no commit')");
+    switch_quietly(&world);
+    is_fault(planned(&to(Stop::Time(quiet)), &[&part], &world.log()), codes::PITR_AFTER);
+    for how in [Heartbeat::Message, Heartbeat::Table] {
+        let second = beat(how);
+        assert!(second.lsn > first.lsn && second.at > first.at);
+        switch_quietly(&world);
+        let recovery = planned(&to(Stop::Time(quiet)), &[&part], &world.log()).unwrap();
+        let recovering = world.recover(recovery, &part, &format!("{how:?}")).unwrap();
+        all_good(&recovering);
+        let told =
+            recovering.findings.iter().any(|finding| finding.text.contains("heartbeat in `postgres` is number 1,"));
+        assert!(told, "{:?}", recovering.findings);
+        assert_eq!(world.serve(&recovering.data).psql("postgres", MARKERS), "1");
+    }
+    let named = tokio_test(create_restore_point(&options, "by name")).unwrap();
+    assert!(named.lsn > first.lsn);
+    let role = "CREATE ROLE weak LOGIN PASSWORD 'canary-weak'";
+    world.server.psql("postgres", role);
+    let mut weak = world.options();
+    weak.url.user = "weak".to_owned();
+    weak.password = Some(rekindle_core::Secret::new("canary-weak".to_owned()));
+    let fault = is_fault(tokio_test(create_restore_point(&weak, "no")), codes::PG_PRIVILEGE);
+    assert!(fault.hint_text().unwrap().contains("GRANT EXECUTE ON FUNCTION pg_create_restore_point"), "{fault:?}");
+    doctor(&world, &weak);
+}
+
+/// What the look at a server says to a role without rights, and that its SQL helps.
+fn doctor(world: &World, weak: &PostgresOptions) {
+    let look = || tokio_test(look_at_log(weak, WalMode::Both, "rekindle_shop_database")).unwrap();
+    let findings = look();
+    let bad: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Bad).collect();
+    assert!(bad.iter().any(|finding| finding.text.contains("replication connection")), "{findings:?}");
+    let remedy = bad[0].remedy.clone().unwrap();
+    assert!(remedy.contains("hostssl replication") && remedy.contains("LOGIN REPLICATION"), "{remedy}");
+    world.server.psql("postgres", "ALTER ROLE weak REPLICATION");
+    world.server.psql("postgres", "GRANT EXECUTE ON FUNCTION pg_create_restore_point(text) TO weak");
+    world.server.psql("postgres", "SELECT pg_create_physical_replication_slot('rekindle_shop_database', true)");
+    world.server.psql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'");
+    world.server.psql("postgres", "SELECT pg_reload_conf()");
+    wait_until(|| world.server.psql("postgres", "SHOW max_slot_wal_keep_size") == "1GB");
+    let left: Vec<String> =
+        look().into_iter().filter(|finding| finding.level > Level::Good).map(|finding| finding.text).collect();
+    // The tests' server runs without fsync, and its archive command is not ours.
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(left.iter().all(|text| text.contains("fsync") || text.contains("archive_command")), "{left:?}");
+}
+
+/// Closes the segment without a commit.
+fn switch_quietly(world: &World) {
+    let file = world.server.psql("postgres", "SELECT pg_walfile_name(pg_switch_wal())");
+    wait_until(|| world.path("archive").join(&file).exists());
 }
 
 fn give(path: &Path) {

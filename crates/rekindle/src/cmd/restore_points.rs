@@ -58,7 +58,10 @@ fn list(session: &Session, word: Option<&str>) -> Result<Answer, Faults> {
         Err(faults) => return Err(faults),
     };
     let repository = wire::open(session, &wire::place(session)?)?;
-    let view = points::view(&repository)?;
+    let mut view = points::view(&repository)?;
+    if let Some(config) = &config {
+        view.points.retain(|point| point.manifest().stack == config.stack.name);
+    }
     let ids: Vec<ComponentId> = match word {
         Some(word) => vec![recovery::postgres(word, &view.points, config.as_ref())?],
         None => {

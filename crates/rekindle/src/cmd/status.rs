@@ -99,13 +99,15 @@ fn logs(
 ) -> Result<Vec<LogEnd>, Faults> {
     let archive = Archive::new(repository, Arc::new(SystemClock));
     let (context, _scratch) = session.context()?;
+    let ours = |point: &&RecoveryPoint| point.manifest().stack == config.stack.name;
+    let points: Vec<RecoveryPoint> = points.iter().filter(ours).cloned().collect();
     let mut ends = Vec::new();
     for one in &config.components {
         let Some((_, wal, _)) = components::log_of(config, one)? else { continue };
         if !wal.keeps_log() {
             continue;
         }
-        let reachable = Recoverable::gather(points, &one.id, &archive)?.reachable(&context)?;
+        let reachable = Recoverable::gather(&points, &one.id, &archive)?.reachable(&context)?;
         let newest = reachable.into_iter().last();
         let to = newest.as_ref().and_then(|window| window.to);
         let why = newest.map_or_else(|| "there is no base backup yet".to_owned(), |window| window.end_text);

@@ -66,7 +66,8 @@ pub(in crate::postgres) async fn check(
         Ok(running)
     })
     .await?;
-    let asked = ask(&setup.options, &running, &base.cluster.system.to_string(), proof.timeline.0, &mut findings).await;
+    let wanted = Wanted { system: base.cluster.system.to_string(), timeline: proof.timeline.0, until: recovered.until };
+    let asked = ask(&setup.options, &running, &wanted, &mut findings).await;
     crate::postgres::blocking(move || running.stop()).await?;
     asked?;
     Ok(findings)
@@ -114,13 +115,16 @@ async fn connect(options: &PostgresOptions, running: &Running, database: &str) -
     Err(last.unwrap_or_else(|| Fault::new(codes::RUN_BUG, "connect to the recovered server")))
 }
 
-async fn ask(
-    options: &PostgresOptions,
-    running: &Running,
-    system: &str,
+/// What the cluster must say of itself.
+struct Wanted {
+    system: String,
     timeline: u32,
-    findings: &mut Vec<Finding>,
-) -> Result<()> {
+    /// Nothing in it may be newer.
+    until: Option<jiff::Timestamp>,
+}
+
+async fn ask(options: &PostgresOptions, running: &Running, wanted: &Wanted, findings: &mut Vec<Finding>) -> Result<()> {
+    let Wanted { system, timeline, until } = wanted;
     let session = match connect(options, running, "postgres").await {
         Ok(session) => session,
         Err(_) => connect(options, running, "template1").await?,
@@ -129,7 +133,7 @@ async fn ask(
                (SELECT system_identifier::text FROM pg_control_system()), current_setting('data_checksums')";
     let row = session.row("ask the recovered server who it is", sql, &[]).await?;
     let (recovering, now, who): (bool, i32, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    let as_planned = !recovering && who == system && u32::try_from(now) == Ok(timeline);
+    let as_planned = !recovering && who == *system && u32::try_from(now) == Ok(*timeline);
     findings.push(if as_planned {
         Finding::good(format!("it serves as cluster {who} on timeline {now}"))
     } else {
@@ -143,20 +147,47 @@ async fn ask(
         session.rows("list the databases", sql, &[]).await?.iter().map(|row| get(row, 0)).collect::<Result<_>>()?;
     drop(session);
     for name in names {
-        findings.push(match database(options, running, &name).await {
-            Ok(text) => Finding::good(text),
-            Err(fault) => Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"),
-        });
+        match database(options, running, &name, *until, findings).await {
+            Ok(()) => {}
+            Err(fault) => {
+                findings.push(Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"))
+            }
+        }
     }
     Ok(())
 }
 
-/// Reads the catalogue of one database, and the first page of every table in it.
-async fn database(options: &PostgresOptions, running: &Running, name: &str) -> Result<String> {
+/// Reads the catalogue of one database and looks at every relation; and at its heartbeat, if it has
+/// one.
+async fn database(
+    options: &PostgresOptions,
+    running: &Running,
+    name: &str,
+    until: Option<jiff::Timestamp>,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
     let session = connect(options, running, name).await?;
-    let sql = "SELECT count(*), coalesce(sum(pg_relation_size(c.oid)), 0)::int8 \
+    let sql = "SELECT count(*), coalesce(sum(pg_relation_size(c.oid)), 0)::int8, \
+               to_regclass('rekindle.heartbeat') IS NOT NULL \
                FROM pg_class c WHERE c.relkind IN ('r', 'm', 'i', 't', 'S')";
     let row = session.row("look at every relation", sql, &[]).await?;
-    let (count, bytes): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
-    Ok(format!("database `{name}`: {count} relations, {bytes} bytes, all there"))
+    let (count, bytes, beats): (i64, i64, bool) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    findings.push(Finding::good(format!("database `{name}`: {count} relations, {bytes} bytes, all there")));
+    if beats {
+        let sql = "SELECT max(seq), (extract(epoch FROM max(at)) * 1000000)::int8 FROM rekindle.heartbeat";
+        let row = session.row("read the heartbeat", sql, &[]).await?;
+        if let (Some(seq), Some(micros)) = (get::<Option<i64>>(&row, 0)?, get::<Option<i64>>(&row, 1)?)
+            && let Ok(at) = jiff::Timestamp::from_microsecond(micros)
+        {
+            findings.push(if until.is_some_and(|until| at > until) {
+                Finding::bad(
+                    format!("the heartbeat {seq} in `{name}` is of {at}, behind the target"),
+                    "the recovery went too far; do not use this directory",
+                )
+            } else {
+                Finding::good(format!("the newest heartbeat in `{name}` is number {seq}, of {at}"))
+            });
+        }
+    }
+    Ok(())
 }

@@ -62,6 +62,9 @@ pub struct Recovered {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
     pub target: String,
+    /// The moment, when the target is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
     /// What was proved; none when the cluster was only laid out and not started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
@@ -273,6 +276,10 @@ impl Job {
             bin_dir: self.programs.directory.clone(),
             owner: self.owner.map(|owner| (owner.uid, owner.gid)),
             target: self.plan().target.stop.to_string(),
+            until: match self.plan().target.stop {
+                Stop::Time(at) => Some(at),
+                _ => None,
+            },
             proof,
             segments,
             in_place: !self.is_copy(),

@@ -18,6 +18,7 @@ mod kill;
 mod locks;
 mod partial;
 mod prometheus;
+mod recovery;
 mod roundtrip;
 mod s3;
 mod s3_answers;
