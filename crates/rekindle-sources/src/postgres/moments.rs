@@ -34,10 +34,10 @@ pub struct Written {
 const NOW: &str = "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
 /// The table of the heartbeat, as its owner makes it.
 const TABLE: &str = "CREATE SCHEMA IF NOT EXISTS rekindle; \
-    CREATE TABLE IF NOT EXISTS rekindle.heartbeat (only boolean PRIMARY KEY DEFAULT true CHECK (only), \
+    CREATE TABLE IF NOT EXISTS rekindle.heartbeat (one boolean PRIMARY KEY DEFAULT true CHECK (one), \
     seq bigint NOT NULL, at timestamptz NOT NULL)";
 const BEAT: &str = "INSERT INTO rekindle.heartbeat AS old (seq, at) VALUES (1, clock_timestamp()) \
-    ON CONFLICT (only) DO UPDATE SET seq = old.seq + 1, at = clock_timestamp()";
+    ON CONFLICT (one) DO UPDATE SET seq = old.seq + 1, at = clock_timestamp()";
 const MESSAGE: &str = "SELECT pg_logical_emit_message(true, 'rekindle', 'heartbeat')";
 
 async fn connect(options: &PostgresOptions) -> Result<Session> {
