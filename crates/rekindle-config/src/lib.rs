@@ -19,8 +19,9 @@ mod value;
 
 pub use load::{default_places, load, parse};
 pub use model::{
-    Access, Command, Component, Compose, Config, Databases, Files, Grafana, Hooks, HttpLogin, InContainer, Kind,
-    OnChange, Physical, Postgres, PostgresMethod, Prometheus, PrometheusMethod, Redis, Repository, Stack, Value,
+    Access, Checks, Command, Component, Compose, Config, Databases, Drill, Files, Grafana, Hooks, HttpLogin,
+    InContainer, Kind, OnChange, Physical, Postgres, PostgresMethod, Prometheus, PrometheusMethod, Redis, Repository,
+    Stack, Value,
 };
 pub use problem::{Problem, Problems};
 pub use rekindle_core::schedule::Schedule;

@@ -27,6 +27,30 @@ pub struct Config {
     pub hooks: Hooks,
     /// `None`: nothing is ever removed.
     pub retention: Option<Policy>,
+    pub drill: Drill,
+}
+
+/// How sandboxes are made on this host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drill {
+    pub dir: Option<PathBuf>,
+    /// Hard limit of one drill.
+    pub timeout: Option<Duration>,
+    /// Address space of one engine process.
+    pub memory_mib: Option<u64>,
+    /// Of all sandboxes of one drill.
+    pub disk_mib: Option<u64>,
+    /// Directories with engines; absolute.
+    pub programs: Vec<PathBuf>,
+}
+
+/// The user's own checks of restored data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// For PostgreSQL.
+    pub sql: Vec<String>,
+    /// For everything else.
+    pub commands: Vec<Command>,
 }
 
 /// What is backed up together.
@@ -98,6 +122,7 @@ pub struct Component {
     pub schedule: Option<Schedule>,
     pub objective: Objective,
     pub hooks: Hooks,
+    pub checks: Checks,
 }
 
 impl Component {

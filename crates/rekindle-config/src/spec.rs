@@ -54,6 +54,7 @@ pub(crate) const ROOT: &[Key] = &[
     must("component", Shape::Components, "The things that are saved, one table each."),
     key("group", Shape::Groups, "Words for several components at once, as `app = [\"uploads\", \"settings\"]`."),
     key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
+    key("drill", Shape::Table(DRILL), "How `drill` and `peek` restore into sandboxes on this host."),
     key("retention", Shape::Table(RETENTION), "Which points `forget` keeps. Without it nothing is removed."),
 ];
 
@@ -136,6 +137,18 @@ pub(crate) const RETENTION: &[Key] = &[
     key("min-keep", COUNT, "Never fewer complete points than this."),
 ];
 
+pub(crate) const DRILL: &[Key] = &[
+    key("dir", Shape::Path, "Directory for sandboxes, with room for what is restored (default: /var/tmp)."),
+    key("timeout", Shape::Duration, "Hard limit of one drill (default 6h)."),
+    key("memory-mib", Shape::Integer { min: 64, max: 1 << 32 }, "Memory of one engine process (default 4096)."),
+    key("disk-mib", Shape::Integer { min: 1, max: 1 << 32 }, "Size of all sandboxes of one drill (default: no limit)."),
+    key(
+        "programs",
+        Shape::TextList,
+        "Directories with engines (`postgres`, `redis-server`, …), before the usual ones.",
+    ),
+];
+
 const COUNT: Shape = Shape::Integer { min: 1, max: 100_000 };
 
 const KIND: Key =
@@ -148,6 +161,16 @@ const CONTAINER: Key = key(
 const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
+const SQL_CHECKS: Key = key(
+    "checks",
+    Shape::TextList,
+    "SQL that a drill runs on the restored database: each gives one row whose first column is true.",
+);
+const COMMAND_CHECKS: Key = key(
+    "checks",
+    Shape::Commands,
+    "Commands that a drill runs on what was restored (REKINDLE_PLACE, REKINDLE_SOCKET); exit 0 is good.",
+);
 const COMPONENT_HOOKS: Key = key("hooks", Shape::Table(HOOKS), "Programs run around this component.");
 
 pub(crate) const POSTGRES: &[Key] = &[
@@ -178,6 +201,7 @@ pub(crate) const POSTGRES: &[Key] = &[
     key("lock-timeout", Shape::Duration, "Longest wait for a table lock."),
     key("spool-dir", Shape::Path, "Where a dump is put during a restore with several workers."),
     CONTAINER,
+    SQL_CHECKS,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -194,6 +218,7 @@ pub(crate) const REDIS: &[Key] = &[
     key("cert-file", Shape::Path, "PEM file with the client's certificate."),
     key("key-file", Shape::Path, "PEM file with the client's private key."),
     CONTAINER,
+    COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -207,6 +232,7 @@ pub(crate) const FILES: &[Key] = &[
     key("exclude-caches", Shape::Bool, "Leave out directories marked by CACHEDIR.TAG."),
     key("policy", Shape::Table(POLICY), "What a file that could not be taken as it was does to the point."),
     CONTAINER,
+    COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -232,6 +258,7 @@ pub(crate) const PROMETHEUS: &[Key] = &[
     ),
     key("bin-dir", Shape::Path, "Directory with prometheus and promtool, for the check after a restore."),
     CONTAINER,
+    COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -253,6 +280,7 @@ pub(crate) const GRAFANA: &[Key] = &[
     key("token", Shape::Secret, "Token of a service account for the export (one organisation)."),
     key("ca-file", Shape::Path, "PEM file with the server's certificate authority."),
     CONTAINER,
+    COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
@@ -288,6 +316,7 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("[stack]", STACK),
         ("[repository]", REPOSITORY),
         ("[retention]", RETENTION),
+        ("[drill]", DRILL),
         ("[hooks]", HOOKS),
         ("a component's `objective`", OBJECTIVE),
         ("a files component's `policy`", POLICY),

@@ -35,6 +35,9 @@ pub struct Manifest {
     /// Number and hash of the newest ledger record when this point was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger_head: Option<LedgerHead>,
+    /// Number and hash of the newest proof record when this point was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_head: Option<LedgerHead>,
     /// Ed25519 public key (hex) that signs the ledger of this repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
@@ -58,7 +61,7 @@ impl Completeness {
     }
 }
 
-/// Where the chain of committed points stood.
+/// Where a chain of records stood: of committed points, or of proofs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerHead {
     pub sequence: u64,

@@ -25,7 +25,7 @@ pub struct History {
 }
 
 /// The judgement.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict", content = "why")]
 pub enum Verdict {
     Met,
@@ -80,7 +80,19 @@ pub fn judge(objective: &Objective, now: jiff::Timestamp, history: &History) -> 
     verdict
 }
 
-fn age_seconds(now: jiff::Timestamp, then: jiff::Timestamp) -> u64 {
+/// Judges the duration of one restore, in milliseconds.
+pub fn judge_restore(objective: &Objective, ms: u64) -> Verdict {
+    let target = objective.rto_seconds;
+    target.map_or(Verdict::Met, |target| measure("the restore took", ms.div_ceil(1000), target, ""))
+}
+
+/// Judges the age of data, in seconds.
+pub fn judge_age(objective: &Objective, seconds: u64) -> Verdict {
+    objective.rpo_seconds.map_or(Verdict::Met, |target| measure("the data is", seconds, target, "old"))
+}
+
+/// Seconds since a moment; 0 when it is in the future.
+pub fn age_seconds(now: jiff::Timestamp, then: jiff::Timestamp) -> u64 {
     u64::try_from(now.duration_since(then).as_secs()).unwrap_or(0)
 }
 

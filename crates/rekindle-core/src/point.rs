@@ -6,6 +6,15 @@ use crate::id::{ComponentId, ComponentKind, PointId, RunId};
 use crate::manifest::{Completeness, ComponentRecord, LedgerHead, MANIFEST_VERSION, Manifest, MissingRecord};
 use crate::proof::Part;
 
+/// Where the signed chains of a repository stand when a point is written, and their key.
+#[derive(Debug, Clone, Default)]
+pub struct Chains {
+    pub ledger_head: Option<LedgerHead>,
+    pub proof_head: Option<LedgerHead>,
+    /// Ed25519 public key, hex.
+    pub signing_key: Option<String>,
+}
+
 /// A recovery point being put together.
 #[derive(Debug)]
 pub struct Draft {
@@ -65,12 +74,7 @@ impl Draft {
     }
 
     /// The manifest to store with the parts.
-    pub fn manifest(
-        &self,
-        finished: jiff::Timestamp,
-        ledger_head: Option<LedgerHead>,
-        signing_key: Option<String>,
-    ) -> Manifest {
+    pub fn manifest(&self, finished: jiff::Timestamp, chains: Chains) -> Manifest {
         let partial = !self.missing.is_empty() || self.parts.iter().any(|part| part.notes().make_partial());
         let times = self.parts.iter().map(|part| part.gave.captured_at);
         let skew = match (times.clone().min(), times.max()) {
@@ -89,8 +93,9 @@ impl Draft {
             components: self.parts.iter().map(record).collect(),
             missing: self.missing.clone(),
             skew_ms: u64::try_from(skew).unwrap_or(0),
-            ledger_head,
-            signing_key,
+            ledger_head: chains.ledger_head,
+            proof_head: chains.proof_head,
+            signing_key: chains.signing_key,
         }
     }
 

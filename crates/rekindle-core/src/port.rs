@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::entry::{ContentRead, Entries, EntryPath, Meta};
@@ -66,25 +66,27 @@ impl fmt::Debug for RunContext {
 }
 
 /// How a finding is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Checked, and as it should be.
     Good,
     /// Works, but somebody should know.
     Warning,
+    /// Could not be looked at: neither right nor wrong.
+    Unproved,
     /// Does not work or is not what it should be.
     Bad,
 }
 
 /// One result of looking at something: a probe before a capture, a check after a restore.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub level: Level,
     /// What was looked at, and what was seen.
     pub text: String,
     /// What to do about it, when there is something to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
@@ -97,6 +99,11 @@ impl Finding {
     /// Works, but somebody should know.
     pub fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { level: Level::Warning, text: text.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// Could not be looked at.
+    pub fn unproved(text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { level: Level::Unproved, text: text.into(), remedy: Some(remedy.into()) }
     }
 
     /// Not as it should be.
@@ -364,7 +371,7 @@ impl fmt::Debug for Recovery {
 }
 
 /// A step of a restore and how long it took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub name: String,
     pub elapsed_ms: u64,

@@ -1,11 +1,13 @@
 //! The use cases, over the ports of `rekindle-core`: no adapter is known here.
 //!
 //! Backup: plan → before hooks → begin (databases first, files last) → store ∥ → finish →
-//! `Part::join` → draft → commit → report. Restore: plan → restore → check → report.
+//! `Part::join` → draft → commit → report. Restore: plan → restore → check → report. Drill: the same
+//! restore into a sandbox, with a stopwatch.
 
 pub mod around;
 mod backup;
 mod component_run;
+pub mod drill;
 mod hooks;
 pub mod pitr;
 pub mod plan;

@@ -61,6 +61,8 @@ pub struct ItemReport {
     /// `rolled-back` (the state before stands there again).
     pub state: &'static str,
     pub elapsed_ms: u64,
+    /// Of these, the restore itself, without the check after it.
+    pub restore_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<RestoreReport>,
     pub findings: Vec<Finding>,
@@ -209,6 +211,7 @@ async fn restore_item(item: &RestoreItem, part: Arc<dyn PartReader>, context: &R
     let (id, kind) = (component.id().clone(), component.kind());
     context.monitor.phase(id.as_str(), "restore");
     let restored = component.restore(Arc::clone(&part), &item.request, context).await;
+    let restore_ms = elapsed_ms(context, started);
     let (report, findings, problem) = match restored {
         Err(fault) => (None, Vec::new(), Some(fault)),
         Ok(report) => {
@@ -237,6 +240,7 @@ async fn restore_item(item: &RestoreItem, part: Arc<dyn PartReader>, context: &R
         kind,
         state,
         elapsed_ms: elapsed_ms(context, started),
+        restore_ms,
         report,
         findings,
         problem,
@@ -253,6 +257,6 @@ fn resumable(fault: Fault) -> Fault {
     fault
 }
 
-fn elapsed_ms(context: &RunContext, started: jiff::Timestamp) -> u64 {
+pub(crate) fn elapsed_ms(context: &RunContext, started: jiff::Timestamp) -> u64 {
     u64::try_from(context.clock.now().duration_since(started).as_millis()).unwrap_or(0)
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::tz::TimeZone;
 use rekindle_core::manifest::Completeness;
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::proof_record::{ProofRecord, Trust, trust};
 use rekindle_core::retention::{Candidate, Decision, Policy, Refusal, plan};
 use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
 
@@ -18,13 +19,14 @@ pub fn decide(
     points: &[RecoveryPoint],
     stack: &str,
     host: &str,
+    proofs: &[ProofRecord],
     now: jiff::Timestamp,
     zone: &TimeZone,
 ) -> Result<Vec<Decision>> {
     let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
     let mut groups: BTreeMap<BTreeSet<&ComponentId>, Vec<Candidate>> = BTreeMap::new();
     for point in mine {
-        groups.entry(asked_for(point)).or_default().push(candidate(point));
+        groups.entry(asked_for(point)).or_default().push(candidate(point, proofs));
     }
     let mut decisions = Vec::new();
     for candidates in groups.values() {
@@ -70,8 +72,9 @@ pub fn guard_explicit(points: &[RecoveryPoint], wanted: &[PointId]) -> Result<()
     Ok(())
 }
 
-fn candidate(point: &RecoveryPoint) -> Candidate {
-    Candidate { id: point.id().clone(), time: point.time(), state: point.state(), proved: false, held: false }
+fn candidate(point: &RecoveryPoint, proofs: &[ProofRecord]) -> Candidate {
+    let proved = trust(point, proofs) == Trust::Proved;
+    Candidate { id: point.id().clone(), time: point.time(), state: point.state(), proved, held: false }
 }
 
 fn refused(refusal: &Refusal) -> Fault {

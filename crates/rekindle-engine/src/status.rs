@@ -1,8 +1,9 @@
 //! Status: every component judged against its objectives.
 
 use rekindle_core::manifest::Completeness;
-use rekindle_core::objective::{History, Objective, Verdict, judge};
+use rekindle_core::objective::{History, Objective, Verdict, age_seconds, judge};
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::proof_record::{Forecast, Outcome, ProofRecord, Trust, all_read_at, drills, forecast, trust_of};
 use rekindle_core::{ComponentId, ComponentKind, PointId};
 use serde::Serialize;
 
@@ -12,6 +13,8 @@ pub struct Expectation {
     pub component: ComponentId,
     pub kind: ComponentKind,
     pub objective: Objective,
+    /// The newest moment that can be restored without a capture of its own (PostgreSQL with WAL).
+    pub recoverable_until: Option<jiff::Timestamp>,
 }
 
 /// How one component stands.
@@ -25,8 +28,16 @@ pub struct ComponentStatus {
     pub captured_at: Option<jiff::Timestamp>,
     pub age_seconds: Option<u64>,
     pub bytes: u64,
-    /// `unverified` until a restore proved it.
-    pub trust: &'static str,
+    /// How far this component of that point is trusted.
+    pub trust: Trust,
+    /// When a drill of this component last passed, whatever the point, and how long ago that is.
+    pub proved_at: Option<jiff::Timestamp>,
+    pub proof_age_seconds: Option<u64>,
+    /// How the newest drill ended.
+    pub newest_drill: Option<Outcome>,
+    /// What the newest passed drill took to restore, and what a restore of that point will take.
+    pub restore_ms: Option<u64>,
+    pub forecast: Option<Forecast>,
     #[serde(flatten)]
     pub verdict: Verdict,
     /// Why the newest point lacks it, when it does.
@@ -41,6 +52,8 @@ pub struct Status {
     pub points: usize,
     pub newest: Option<PointId>,
     pub newest_state: Option<Completeness>,
+    /// When all stored data was last read back and compared with its hashes.
+    pub data_read_at: Option<jiff::Timestamp>,
     pub components: Vec<ComponentStatus>,
 }
 
@@ -58,6 +71,7 @@ pub fn status(
     host: &str,
     expectations: &[Expectation],
     points: &[RecoveryPoint],
+    proofs: &[ProofRecord],
     now: jiff::Timestamp,
 ) -> Status {
     let mine: Vec<&RecoveryPoint> =
@@ -68,28 +82,47 @@ pub fn status(
         points: mine.len(),
         newest: newest.map(|point| point.id().clone()),
         newest_state: newest.map(|point| point.state()),
-        components: expectations.iter().map(|expected| component_status(expected, &mine, now)).collect(),
+        data_read_at: all_read_at(proofs),
+        components: expectations.iter().map(|one| component_status(stack, one, &mine, proofs, now)).collect(),
     }
 }
 
-fn component_status(expected: &Expectation, points: &[&RecoveryPoint], now: jiff::Timestamp) -> ComponentStatus {
+fn component_status(
+    stack: &str,
+    expected: &Expectation,
+    points: &[&RecoveryPoint],
+    proofs: &[ProofRecord],
+    now: jiff::Timestamp,
+) -> ComponentStatus {
+    let id = &expected.component;
     let found = points.iter().rev().find_map(|point| {
-        let record = point.manifest().component(&expected.component)?;
+        let record = point.manifest().component(id)?;
         (!record.notes.make_partial()).then_some((point.id(), record))
     });
+    // WAL without a base is worth nothing: it counts only beside a capture.
     let captured_at = found.map(|(_, record)| record.captured_at);
-    let history = History { newest_capture: captured_at, ..History::default() };
-    let in_newest = points
-        .last()
-        .and_then(|point| point.manifest().missing.iter().find(|missing| missing.id == expected.component));
+    let newest_capture = captured_at.map(|at| expected.recoverable_until.map_or(at, |until| until.max(at)));
+    let passed = drills(proofs, stack, id).rev().find(|(_, drill)| drill.outcome == Outcome::Passed);
+    let history = History {
+        newest_capture,
+        restore_seconds: passed.and_then(|(_, drill)| Some(drill.restore_ms?.div_ceil(1000))),
+        newest_proof: passed.map(|(at, _)| at),
+    };
+    let in_newest = points.last().and_then(|point| point.manifest().missing.iter().find(|missing| missing.id == *id));
+    let bytes = found.map_or(0, |(_, record)| record.tally.bytes);
     ComponentStatus {
-        component: expected.component.clone(),
+        component: id.clone(),
         kind: expected.kind,
         point: found.map(|(id, _)| id.clone()),
         captured_at,
-        age_seconds: captured_at.map(|at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0)),
-        bytes: found.map_or(0, |(_, record)| record.tally.bytes),
-        trust: "unverified",
+        age_seconds: newest_capture.map(|at| age_seconds(now, at)),
+        bytes,
+        trust: found.map_or(Trust::Unverified, |(point, _)| trust_of(point, id, proofs)),
+        proved_at: history.newest_proof,
+        proof_age_seconds: history.newest_proof.map(|at| age_seconds(now, at)),
+        newest_drill: drills(proofs, stack, id).next_back().map(|(_, drill)| drill.outcome),
+        restore_ms: passed.and_then(|(_, drill)| drill.restore_ms),
+        forecast: forecast(proofs, stack, id, bytes),
         verdict: judge(&expected.objective, now, &history),
         missing: in_newest.map(|missing| format!("{}: {}", missing.code, missing.error)),
     }

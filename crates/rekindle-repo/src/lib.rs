@@ -1,6 +1,7 @@
 //! Repositories in the restic format, version 2: our own writer, reader, restorer and verifier.
 
 pub mod admin;
+pub mod chain;
 pub mod chunker;
 pub mod format;
 mod key_cache;
@@ -9,6 +10,7 @@ pub mod ledger;
 pub mod lock;
 pub mod points;
 mod port;
+pub mod proofs;
 mod read;
 pub mod repo;
 mod restore;

@@ -7,6 +7,7 @@ pub mod http;
 
 mod document;
 mod occupied;
+pub mod sandbox;
 mod steps;
 
 pub mod child;

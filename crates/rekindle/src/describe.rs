@@ -2,16 +2,15 @@
 
 use rekindle_core::Fault;
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::proof_record::Trust;
 use rekindle_repo::points::UnreadablePoint;
 use serde_json::{Value, json};
 
+use crate::evidence::Evidence;
 use crate::{human, output};
 
-/// What a point is until something read it back: every command says so.
-pub(crate) const TRUST: &str = "unverified";
-
 /// A point as data, short.
-pub(crate) fn summary(point: &RecoveryPoint) -> Value {
+pub(crate) fn summary(point: &RecoveryPoint, trust: Trust) -> Value {
     let manifest = point.manifest();
     json!({
         "id": point.id(),
@@ -19,7 +18,7 @@ pub(crate) fn summary(point: &RecoveryPoint) -> Value {
         "stack": manifest.stack,
         "host": manifest.host,
         "state": manifest.state,
-        "trust": TRUST,
+        "trust": trust,
         "components": manifest.components.iter().map(|one| &one.id).collect::<Vec<_>>(),
         "missing": manifest.missing.iter().map(|one| &one.id).collect::<Vec<_>>(),
         "bytes": bytes(point),
@@ -33,12 +32,12 @@ pub(crate) fn bytes(point: &RecoveryPoint) -> u64 {
 }
 
 /// Points as a table, newest last.
-pub(crate) fn table(points: &[&RecoveryPoint]) -> String {
-    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point)).collect();
+pub(crate) fn table(points: &[&RecoveryPoint], evidence: &Evidence) -> String {
+    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point, evidence.trust(point))).collect();
     human::table(&["POINT", "TIME", "STACK", "HOST", "STATE", "TRUST", "SIZE", "NEW", "COMPONENTS"], &rows)
 }
 
-fn row(point: &RecoveryPoint) -> Vec<String> {
+fn row(point: &RecoveryPoint, trust: Trust) -> Vec<String> {
     let manifest = point.manifest();
     let mut names: Vec<String> = manifest.components.iter().map(|one| one.id.to_string()).collect();
     names.extend(manifest.missing.iter().map(|one| format!("(missing: {})", one.id)));
@@ -49,7 +48,7 @@ fn row(point: &RecoveryPoint) -> Vec<String> {
         manifest.stack.clone(),
         manifest.host.clone(),
         manifest.state.as_str().to_owned(),
-        TRUST.to_owned(),
+        trust.as_str().to_owned(),
         human::bytes(bytes(point)),
         human::bytes(stored),
         names.join(" "),

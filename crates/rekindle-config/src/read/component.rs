@@ -53,6 +53,7 @@ struct Nameless {
     schedule: Option<Schedule>,
     objective: Objective,
     hooks: crate::model::Hooks,
+    checks: crate::model::Checks,
 }
 
 impl Nameless {
@@ -64,6 +65,7 @@ impl Nameless {
             schedule: self.schedule,
             objective: self.objective,
             hooks: self.hooks,
+            checks: self.checks,
         }
     }
 }
@@ -82,6 +84,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
     let hooks = section.table("hooks", spec::HOOKS);
     let hooks = hooks.as_ref().map(policy::hooks).unwrap_or_default();
     let container = section.container("container").map(|name| InContainer { name, docker_host: None });
+    let checks = policy::checks(&section, kind);
     let kind = match kind {
         "postgres" => kinds::postgres(&section).map(Kind::Postgres),
         "redis" => kinds::redis(&section).map(Kind::Redis),
@@ -89,7 +92,7 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
         "prometheus" => monitoring::prometheus(&section).map(Kind::Prometheus),
         _ => kinds::files(&section).map(Kind::Files),
     };
-    Some(Nameless { kind: kind?, container, schedule: schedule.map(|at| at.value), objective, hooks })
+    Some(Nameless { kind: kind?, container, schedule: schedule.map(|at| at.value), objective, hooks, checks })
 }
 
 /// The kind decides which keys are known, so it is looked at before them.

@@ -73,6 +73,7 @@ pub(super) fn add_compose(top: &Section<'_>, stack: &Stack, components: &mut Vec
         schedule: None,
         objective: Objective::default(),
         hooks: Hooks::default(),
+        checks: crate::model::Checks::default(),
     };
     components.push((component, span));
 }

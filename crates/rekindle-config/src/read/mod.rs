@@ -51,6 +51,7 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
     let repository = top.table("repository", spec::REPOSITORY).and_then(|section| repository::read(&section));
     let hooks = top.table("hooks", spec::HOOKS).map(|section| policy::hooks(&section));
     let retention = top.table("retention", spec::RETENTION).map(|section| policy::retention(&section));
+    let drill = top.table("drill", spec::DRILL).map(|section| policy::drill(&section));
     let mut components = component::all(&top);
     if let (Some(stack), Some(components)) = (&stack, &mut components) {
         containers::add_compose(&top, stack, components);
@@ -70,6 +71,10 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         retention: match retention {
             Some(policy) => Some(policy?),
             None => None,
+        },
+        drill: match drill {
+            Some(drill) => drill?,
+            None => crate::model::Drill::default(),
         },
     })
 }

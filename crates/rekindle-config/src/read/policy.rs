@@ -3,7 +3,7 @@
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
 
-use crate::model::Hooks;
+use crate::model::{Checks, Drill, Hooks};
 use crate::section::Section;
 
 /// Fewest complete points kept when the configuration does not say.
@@ -22,6 +22,30 @@ pub(super) fn hooks(section: &Section<'_>) -> Hooks {
 pub(super) fn objective(section: &Section<'_>) -> Objective {
     let seconds = |key| section.duration(key).map(|at| at.value.as_secs());
     Objective { rpo_seconds: seconds("rpo"), rto_seconds: seconds("rto"), proof_seconds: seconds("proof") }
+}
+
+/// `None` when a directory is not usable.
+pub(super) fn drill(section: &Section<'_>) -> Option<Drill> {
+    let programs = match section.span_of("programs") {
+        Some(_) => super::kinds::paths(section, "programs")?,
+        None => Vec::new(),
+    };
+    Some(Drill {
+        dir: section.path("dir"),
+        timeout: section.duration("timeout").map(|at| at.value),
+        memory_mib: section.integer("memory-mib"),
+        disk_mib: section.integer("disk-mib"),
+        programs,
+    })
+}
+
+/// SQL for PostgreSQL, commands for the others.
+pub(super) fn checks(section: &Section<'_>, kind: &str) -> Checks {
+    if kind == "postgres" {
+        let sql = section.texts("checks").map(|at| at.value.into_iter().map(|one| one.value.to_owned()).collect());
+        return Checks { sql: sql.unwrap_or_default(), commands: Vec::new() };
+    }
+    Checks { sql: Vec::new(), commands: section.commands("checks") }
 }
 
 /// `None` when it names no rule: an empty policy would keep everything and look like one.

@@ -275,7 +275,7 @@ impl WriteSession for FakeRepository {
 
     fn commit(&self, draft: Draft) -> Result<RecoveryPoint> {
         self.log.add("commit");
-        let manifest = draft.manifest(jiff::Timestamp::UNIX_EPOCH, None, None);
+        let manifest = draft.manifest(jiff::Timestamp::UNIX_EPOCH, rekindle_core::point::Chains::default());
         let id = format!("{:064x}", self.points.lock().unwrap().len() + 1).parse().unwrap();
         let point = draft.seal(manifest, CommitReceipt { point: id, time: jiff::Timestamp::UNIX_EPOCH });
         self.points.lock().unwrap().push(point.clone());

@@ -1,11 +1,14 @@
 use jiff::tz::TimeZone;
 use rekindle_core::manifest::{Completeness, ComponentRecord, MANIFEST_VERSION, Manifest, MissingRecord};
 use rekindle_core::note::Notes;
+use rekindle_core::objective::{Objective, Verdict};
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::proof_record::{ComponentProof, DrillResult, Outcome, ProofRecord, Trust, Work};
 use rekindle_core::retention::Policy;
 use rekindle_core::tally::Tally;
 use rekindle_core::{ComponentKind, RunId, codes};
 use rekindle_engine::retain::{decide, guard_explicit};
+use rekindle_engine::status::{Expectation, status};
 
 fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
     point_of(number, stack, state, &["database"])
@@ -33,6 +36,7 @@ fn point_of(number: u64, stack: &str, state: Completeness, components: &[&str]) 
         missing: if state == Completeness::Partial { vec![missing] } else { Vec::new() },
         skew_ms: 0,
         ledger_head: None,
+        proof_head: None,
         signing_key: None,
     };
     RecoveryPoint::stored(format!("{number:064x}").parse().unwrap(), time, manifest)
@@ -60,7 +64,7 @@ fn frequent_points_of_one_component_do_not_push_out_the_others() {
     points.extend((2..20).map(|n| point(n, "shop", Completeness::Complete)));
     let policy = Policy { last: 2, ..Policy::default() };
     let now = jiff::Timestamp::from_second(30 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, "shop", "host", now, &TimeZone::UTC).unwrap();
+    let decisions = decide(&policy, &points, "shop", "host", &[], now, &TimeZone::UTC).unwrap();
     let kept: Vec<_> = decisions.iter().filter(|decision| decision.keep).map(|decision| &decision.point).collect();
     assert_eq!(kept, [points[18].id(), points[17].id(), full.id()]);
     assert!(guard_explicit(&points, &[full.id().clone()]).is_err_and(|fault| fault.chain().contains("`files`")));
@@ -73,7 +77,7 @@ fn other_stacks_are_not_touched() {
         (1..9).map(|n| point(n, if n % 2 == 0 { "shop" } else { "blog" }, Completeness::Complete)).collect();
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, "shop", "host", now, &TimeZone::UTC).unwrap();
+    let decisions = decide(&policy, &points, "shop", "host", &[], now, &TimeZone::UTC).unwrap();
     assert_eq!(decisions.len(), 4);
     assert_eq!(decisions.iter().filter(|decision| decision.keep).count(), 1);
 }
@@ -89,4 +93,90 @@ fn the_last_complete_point_cannot_be_named_away() {
     assert!(guard_explicit(&points, &[id(0)]).is_err_and(|fault| fault.is(codes::ENGINE_KEEP)));
     assert!(guard_explicit(&points, &[id(1)]).is_ok());
     assert!(guard_explicit(&points, &["f".repeat(64).parse().unwrap()]).is_err());
+}
+
+fn proved(point: &RecoveryPoint, second: i64) -> ProofRecord {
+    let at = jiff::Timestamp::from_second(second).unwrap();
+    let record = &point.manifest().components[0];
+    let component = ComponentProof {
+        component: record.id.clone(),
+        kind: record.kind,
+        outcome: Outcome::Passed,
+        captured_at: record.captured_at,
+        entries: 0,
+        bytes: 0,
+        engine: None,
+        restore_ms: Some(1),
+        elapsed_ms: 1,
+        age_seconds: 0,
+        steps: Vec::new(),
+        findings: Vec::new(),
+        problem: None,
+        objective: Objective::default(),
+        rto: Verdict::Met,
+        rpo: Verdict::Met,
+    };
+    ProofRecord {
+        version: 1,
+        sequence: 1,
+        previous: None,
+        started: at,
+        finished: at,
+        outcome: Outcome::Passed,
+        user: String::new(),
+        host: String::new(),
+        run: String::new(),
+        tool: String::new(),
+        work: Work::Drill(DrillResult {
+            stack: point.manifest().stack.clone(),
+            point: point.id().clone(),
+            point_time: point.time(),
+            components: vec![component],
+            guarantees: Vec::new(),
+        }),
+    }
+}
+
+#[test]
+fn the_newest_proved_point_stays() {
+    let points: Vec<_> = (1..9).map(|n| point(n, "shop", Completeness::Complete)).collect();
+    let proofs = [proved(&points[1], 1), proved(&points[3], 2)];
+    let policy = Policy { last: 1, ..Policy::default() };
+    let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
+    let kept = |proofs: &[ProofRecord]| -> Vec<_> {
+        let decisions = decide(&policy, &points, "shop", "host", proofs, now, &TimeZone::UTC).unwrap();
+        decisions.into_iter().filter(|decision| decision.keep).map(|decision| decision.point).collect()
+    };
+    assert_eq!(kept(&[]), [points[7].id().clone()]);
+    assert_eq!(kept(&proofs), [points[7].id().clone(), points[3].id().clone()]);
+}
+
+#[test]
+fn status_judges_by_proofs() {
+    let points = [point(1, "shop", Completeness::Complete)];
+    let expected = |objective| Expectation {
+        component: "database".parse().unwrap(),
+        kind: ComponentKind::Postgres,
+        objective,
+        recoverable_until: None,
+    };
+    let now = jiff::Timestamp::from_second(2 * 86_400).unwrap();
+    let judged = |objective, proofs: &[ProofRecord]| {
+        let status = status("shop", "host", &[expected(objective)], &points, proofs, now);
+        let one = status.components[0].clone();
+        (one.verdict.as_str(), one.trust, one.proof_age_seconds, status.exit_code())
+    };
+    let objective = Objective { proof_seconds: Some(86_400), rto_seconds: Some(60), rpo_seconds: None };
+    assert_eq!(judged(objective, &[]), ("at risk", Trust::Unverified, None, 0));
+    let fresh = [proved(&points[0], 2 * 86_400 - 100)];
+    assert_eq!(judged(objective, &fresh), ("met", Trust::Proved, Some(100), 0));
+    let old = [proved(&points[0], 10)];
+    assert_eq!(judged(objective, &old), ("missed", Trust::Proved, Some(2 * 86_400 - 10), 4));
+    let reaching = Expectation {
+        recoverable_until: jiff::Timestamp::from_second(2 * 86_400 - 5).ok(),
+        ..expected(Objective { rpo_seconds: Some(60), ..Objective::default() })
+    };
+    let status = status("shop", "host", &[reaching], &points, &[], now);
+    assert_eq!(status.components[0].age_seconds, Some(5), "the log reaches further than the capture");
+    assert_eq!(status.exit_code(), 0);
 }

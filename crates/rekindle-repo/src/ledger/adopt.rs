@@ -18,10 +18,10 @@ impl Ledger<'_> {
     /// Records recent points that the ledger does not know. Cheap enough for every run: one
     /// listing and the newest records, unless there is something to adopt.
     pub fn adopt_recent(&self, host: &str, now: jiff::Timestamp) -> Result<Vec<PointId>> {
-        let numbers = self.numbers()?;
+        let numbers = self.chain.numbers()?;
         let newest = &numbers[numbers.len().saturating_sub(RECORDS_LOOKED_AT)..];
         let entries: Vec<_> =
-            parallel::map(newest, READERS, |number| self.read(*number)).into_iter().collect::<Result<_>>()?;
+            parallel::map(newest, READERS, |number| self.chain.read(*number)).into_iter().collect::<Result<_>>()?;
         // With every record read, no snapshot is too old to be looked at.
         let oldest = entries.first().filter(|_| newest.len() < numbers.len()).map(|entry| entry.record.time);
         let mut unknown = Vec::new();

@@ -64,7 +64,9 @@ pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<V
     let readable: Vec<_> = snapshots.iter().filter_map(|(id, s)| Some((*id, s.as_ref().ok()?.clone()))).collect();
     let view = points::view_with(&reader, snapshots)?;
     manifests(&view, &forest, &mut report);
-    check_ledger(repo, &view, &mut report)?;
+    if check_ledger(repo, &view, &mut report)? {
+        crate::proofs::verify(repo, &view, &mut report)?;
+    }
     check_wal(repo, options, cancel, &mut report)?;
     affected::name(&reader.0, &readable, &bad, &mut report);
     report.finish();
@@ -114,14 +116,15 @@ fn check_wal(repo: &Repo, options: &VerifyOptions, cancel: &Cancel, report: &mut
     Ok(())
 }
 
-/// The points against the ledger, and the heads the points have seen against its records.
-fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Result<()> {
+/// The points against the ledger, and the heads the points have seen against its records. False when its
+/// key cannot be had, so that nothing else that it signed can be checked.
+fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Result<bool> {
     let ledger = match Ledger::open(repo) {
         Ok(ledger) => ledger,
         Err(fault) => {
             refuse_unreachable(&fault)?;
             report.damage("rekindle/signing-key".to_owned(), &fault);
-            return Ok(());
+            return Ok(false);
         }
     };
     let Some(ledger) = ledger else {
@@ -131,7 +134,7 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
                 .because("points were written with one, and its signing key is not there");
             report.damage("rekindle/signing-key".to_owned(), &fault);
         }
-        return Ok(());
+        return Ok(false);
     };
     let audit = ledger.audit()?;
     report.ledger_records = audit.entries.len() as u64;
@@ -163,5 +166,5 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
     let recorded: HashSet<_> = audit.entries.iter().map(|e| &e.record.point).collect();
     report.unrecorded =
         view.points.iter().map(RecoveryPoint::id).filter(|id| !recorded.contains(id)).cloned().collect();
-    Ok(())
+    Ok(true)
 }

@@ -45,6 +45,7 @@ pub struct VerifyReport {
     /// Sealed segments of the WAL log, and of these the ones that were read back.
     pub wal_segments: u64,
     pub wal_segments_read: u64,
+    pub proof_records: u64,
     /// Packs no index names: left by a run that was killed; prune removes them. No damage.
     pub orphan_packs: u64,
     /// Points the ledger does not know yet: a run died right after its commit. No damage.
@@ -63,7 +64,7 @@ impl VerifyReport {
         self.damage.is_empty() && self.affected.is_empty()
     }
 
-    pub(super) fn damage(&mut self, object: String, fault: &Fault) {
+    pub(crate) fn damage(&mut self, object: String, fault: &Fault) {
         self.push(object, fault.code(), fault.chain());
     }
 

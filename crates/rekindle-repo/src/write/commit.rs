@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use rekindle_core::entry::{EntryKind, Meta};
 use rekindle_core::id::RESERVED_DIRECTORY;
-use rekindle_core::manifest::Manifest;
-use rekindle_core::point::{CommitReceipt, Draft, RecoveryPoint};
+use rekindle_core::manifest::{LedgerHead, Manifest};
+use rekindle_core::point::{Chains, CommitReceipt, Draft, RecoveryPoint};
 use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
@@ -22,6 +22,7 @@ use crate::format::tree::TreeBuilder;
 use crate::format::{BadFormat, Id, names, time, unpacked};
 use crate::ledger::{Action, Event, Ledger};
 use crate::points::POINT_TAG;
+use crate::proofs;
 
 /// Name of the manifest in its directory.
 pub(crate) const MANIFEST_NAME: &str = "manifest.json";
@@ -50,8 +51,12 @@ impl Session {
             }
         };
         let finished = self.context.clock.now();
-        let signing_key = ledger.as_ref().map(Ledger::public_key);
-        let manifest = draft.manifest(finished, head, signing_key);
+        let chains = Chains {
+            ledger_head: head,
+            proof_head: self.proof_head(),
+            signing_key: ledger.as_ref().map(Ledger::public_key),
+        };
+        let manifest = draft.manifest(finished, chains);
         let top = self.store_top(&draft, &manifest)?;
 
         // No blob comes after this: packs and index become durable, each after the other.
@@ -78,6 +83,14 @@ impl Session {
             }
         }
         Ok(draft.seal(manifest, receipt))
+    }
+
+    /// A chain of proofs that cannot be read is for `verify` to judge; the backup goes on.
+    fn proof_head(&self) -> Option<LedgerHead> {
+        proofs::head(&self.shared.repo).unwrap_or_else(|fault| {
+            self.context.monitor.problem("repository", &fault);
+            None
+        })
     }
 
     fn check_lock(&self) -> Result<()> {

@@ -248,7 +248,7 @@ fn spot_check(part: &dyn PartReader, place: &Path, found: &Compared, context: &R
         if found.wrong.iter().any(|wrong| wrong.path == path.to_string()) {
             continue;
         }
-        match same_bytes(part, path, live) {
+        match same_bytes(part, path, live, SPOT_BYTES_MAX) {
             Ok(Ok(compared)) => bytes += compared,
             Ok(Err(why)) => {
                 return Ok(Finding::bad(
@@ -263,11 +263,39 @@ fn spot_check(part: &dyn PartReader, place: &Path, found: &Compared, context: &R
     Ok(Finding::good(format!("`{shown}`: {files} sampled files ({bytes} bytes) are byte for byte as in the point")))
 }
 
-/// Compares a file with the stream of the part: how many bytes are the same, or what differs.
+/// Compares every byte of every file below `place` with the part. Blocking.
+pub(crate) fn every_byte(part: &dyn PartReader, place: &Path, context: &RunContext) -> Result<Finding> {
+    let (mut files, mut bytes) = (0_u64, 0);
+    for stored in part.list(None)? {
+        context.cancel.check()?;
+        let stored = stored?;
+        if stored.meta.kind != EntryKind::File {
+            continue;
+        }
+        let live = place.join(OsStr::from_bytes(stored.path.as_bytes()));
+        match same_bytes(part, &stored.path, &live, u64::MAX)? {
+            Ok(compared) if compared == stored.meta.size => bytes += compared,
+            Ok(compared) => {
+                let text = format!("`{}`: {compared} of {} bytes are there", show(&live), stored.meta.size);
+                return Ok(Finding::bad(text, "run `rekindle verify --read-data`"));
+            }
+            Err(why) => {
+                let text = format!("`{}`: {}: {why}", show(&live), codes::FILES_CHECK.id);
+                return Ok(Finding::bad(text, "run `rekindle verify --read-data`"));
+            }
+        }
+        files += 1;
+    }
+    Ok(Finding::good(format!("all {files} files ({bytes} bytes) are byte for byte as in the point")))
+}
+
+/// Compares a file with the stream of the part, at most so far: how many bytes are the same, or what
+/// differs.
 pub(super) fn same_bytes(
     part: &dyn PartReader,
     path: &EntryPath,
     live: &Path,
+    longest: u64,
 ) -> Result<std::result::Result<u64, String>> {
     let parent = live.parent().unwrap_or(Path::new("/"));
     let name = live.file_name().unwrap_or_default().as_bytes();
@@ -280,7 +308,7 @@ pub(super) fn same_bytes(
     let mut stored = part.open(path)?;
     let (mut want, mut have) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut compared = 0;
-    while compared < SPOT_BYTES_MAX {
+    while compared < longest {
         let given = match stored.read(&mut want) {
             Ok(0) => break,
             Ok(given) => given,

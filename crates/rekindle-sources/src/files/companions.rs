@@ -238,7 +238,7 @@ fn compare(part: &dyn PartReader, stored: &StoredEntry, live: &Path) -> Result<F
         EntryKind::File => {
             status.kind == FileType::RegularFile
                 && status.size == stored.meta.size
-                && same_bytes(part, &stored.path, live)?.is_ok()
+                && same_bytes(part, &stored.path, live, u64::MAX)?.is_ok()
         }
         EntryKind::Symlink { target } => {
             readlinkat(CWD, name, Vec::new()).is_ok_and(|there| there.as_bytes() == target.as_slice())

@@ -28,7 +28,7 @@ use rekindle_core::note::NoteClass;
 use rekindle_core::port::{Capture, Component, Finding, PartReader, RestoreReport, RestoreRequest, RunContext};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 
-pub(crate) use check::compare;
+pub(crate) use check::{compare, every_byte};
 pub use journal::{Counts, Policy};
 pub(crate) use layout::show;
 pub(crate) use restore::{OWNERS_NOT_SET, may_set_owners, take_back, tree, warn_of_attributes};

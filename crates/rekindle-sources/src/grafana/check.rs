@@ -1,5 +1,5 @@
-//! Whether the restored database is the one of the point: bytes, soundness, rows, migrations. Grafana
-//! itself is not started.
+//! Whether the restored database is the one of the point: bytes, soundness, rows, migrations, and
+//! whether its key opens its secrets. Grafana itself is not started.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,6 +13,7 @@ use super::capture::DATABASE;
 use super::database;
 use super::details::GrafanaDetails;
 use super::restore::{BESIDE, Placed, beside};
+use super::secrets;
 use crate::files::show;
 
 const TAKE_AGAIN: &str = "restore again; if this repeats, run `rekindle verify --read-data`";
@@ -50,8 +51,9 @@ pub(super) fn check(part: &dyn PartReader, report: &RestoreReport) -> Result<Vec
             });
         }
     }
+    findings.push(secrets::check(part, &details, &database)?);
     findings.push(Finding::warning(
-        "unproved: Grafana itself was not started on it",
+        "Grafana itself was not started on it",
         "start it and look at `/api/health`, a dashboard, and the test of a data source",
     ));
     Ok(findings)

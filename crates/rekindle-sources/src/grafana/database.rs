@@ -57,7 +57,7 @@ fn stage_fault(directory: &Path, error: impl Into<Box<dyn std::error::Error + Se
 }
 
 /// Opens a database for reading; nothing is created.
-fn open(path: &Path) -> Result<Connection> {
+pub(super) fn open(path: &Path) -> Result<Connection> {
     if let Err(error) = fs::metadata(path) {
         return Err(unreadable(path, error));
     }

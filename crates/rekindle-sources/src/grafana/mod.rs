@@ -15,6 +15,7 @@ mod options;
 mod probe;
 mod restore;
 mod roll_back;
+mod secrets;
 mod settings;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use super::options::GrafanaOptions;
 use crate::files::show;
 
 /// Grafana's own default of `secret_key`: everybody knows it.
-const DEFAULT_KEY: &str = "SW2YcwTIb9zpOOhoPsMm";
+pub(super) const DEFAULT_KEY: &str = "SW2YcwTIb9zpOOhoPsMm";
 const CONFIG: &str = "/etc/grafana/grafana.ini";
 const ENVIRONMENT_FILES: [&str; 2] = ["/etc/default/grafana-server", "/etc/sysconfig/grafana-server"];
 const DATA: &str = "/var/lib/grafana";

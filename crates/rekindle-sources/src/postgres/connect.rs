@@ -126,6 +126,13 @@ impl Session {
         self.client.query_one(sql, parameters).await.map_err(|error| self.fault(what, error))
     }
 
+    /// A user's question: the first column of its only row, when that is a boolean.
+    pub(super) async fn truth(&self, sql: &str) -> Result<Option<bool>> {
+        let rows = self.rows("run a check", sql, &[]).await?;
+        let [row] = rows.as_slice() else { return Ok(None) };
+        Ok(if row.is_empty() { None } else { row.try_get::<_, Option<bool>>(0).ok().flatten() })
+    }
+
     /// Statements without parameters and without rows, in our own words.
     pub(super) async fn run(&self, sql: &str) -> Result<()> {
         self.command("run a command", sql).await

@@ -25,6 +25,7 @@ pub mod receiver;
 mod recovery;
 pub mod replication;
 mod restore;
+mod sandbox;
 mod setup;
 mod tls;
 mod url;
@@ -49,7 +50,9 @@ pub use options::{Databases, PostgresOptions};
 pub use programs::Home;
 use programs::Programs;
 pub use recovery::{Proof, Recovered};
+use restore::create_statement;
 pub use restore::{Restored, RestoredDatabase};
+pub use sandbox::PostgresSandbox;
 pub use setup::look_at_log;
 pub use url::{BadUrl, Host, ServerUrl, SslMode};
 

@@ -97,6 +97,25 @@ pub(super) fn find(
     }
 }
 
+/// The programs of exactly this major version, in one of these folders or where they usually are.
+/// Another version would prove something else. Blocking.
+pub(super) fn exact(dirs: &[PathBuf], major: u32, name: &str) -> Result<Programs> {
+    let mut found: Vec<Programs> = dirs.iter().filter_map(|folder| ask(folder, name)).collect();
+    found.extend(candidates(None, name));
+    if let Some(programs) = found.iter().find(|programs| programs.major == major) {
+        return Ok(programs.clone());
+    }
+    let seen: Vec<&str> = found.iter().map(|programs| programs.version.as_str()).collect();
+    let why = if seen.is_empty() {
+        "there is none on this host".to_owned()
+    } else {
+        format!("found only {}", seen.join(", "))
+    };
+    Err(Fault::new(codes::DRILL_NO_ENGINE, format!("find the server of PostgreSQL {major}")).because(why).hint(
+        format!("install it (`apt-get install postgresql-{major}`), or name its folder in `programs` of [drill]"),
+    ))
+}
+
 fn choose(found: &[Programs], server: u32, least: u32) -> Option<&Programs> {
     let wanted = server.max(least);
     found.iter().filter(|programs| programs.major >= wanted).min_by_key(|programs| programs.major)

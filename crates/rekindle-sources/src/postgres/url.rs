@@ -208,7 +208,7 @@ fn split_port(place: &str) -> Result<(&str, u16), BadUrl> {
 }
 
 /// Percent-encodes everything that is not plain.
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut all, byte| {
         if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {

@@ -95,7 +95,7 @@ fn identity(block: &BlockFacts) -> (&str, i64, i64, u64, u64) {
 }
 
 fn unproved(why: impl std::fmt::Display, remedy: &str) -> Vec<Finding> {
-    vec![Finding::warning(format!("unproved: no Prometheus was started on the restored blocks: {why}"), remedy)]
+    vec![Finding::unproved(format!("no Prometheus was started on the restored blocks: {why}"), remedy)]
 }
 
 async fn by_engine(
@@ -129,8 +129,8 @@ async fn by_engine(
     match count(&engine, details, context).await? {
         Counted::All(text) => findings.push(Finding::good(text)),
         Counted::Wrong(text) => findings.push(Finding::bad(text, TAKE_AGAIN)),
-        Counted::Unknown(why) => findings.push(Finding::warning(
-            format!("unproved: the samples were not counted: {why}"),
+        Counted::Unknown(why) => findings.push(Finding::unproved(
+            format!("the samples were not counted: {why}"),
             "query the restored server yourself",
         )),
         Counted::Fewer { counted, of } => {
@@ -149,10 +149,9 @@ async fn loaded(engine: &Engine, details: &PrometheusDetails) -> Result<Finding>
     Ok(match value("prometheus_tsdb_blocks_loaded ") {
         Some(loaded) if loaded == wanted => Finding::good(text(loaded)),
         Some(loaded) => Finding::bad(format!("{}: {}", text(loaded), engine.log_tail()), TAKE_AGAIN),
-        None => Finding::warning(
-            "unproved: the started Prometheus does not say how many blocks it opened",
-            "look at its `/metrics`",
-        ),
+        None => {
+            Finding::unproved("the started Prometheus does not say how many blocks it opened", "look at its `/metrics`")
+        }
     })
 }
 
@@ -212,8 +211,8 @@ async fn by_dump(
     details: &PrometheusDetails,
 ) -> Finding {
     let open = |why: &str| {
-        Finding::warning(
-            format!("unproved: it counts {counted} of {of} samples; queries leave out staleness markers, and {why}"),
+        Finding::unproved(
+            format!("it counts {counted} of {of} samples; queries leave out staleness markers, and {why}"),
             "compare with `promtool tsdb dump` yourself",
         )
     };

@@ -10,6 +10,7 @@ mod options;
 mod probe;
 mod rdb;
 mod restore;
+mod sandbox;
 mod surroundings;
 mod sync;
 mod transport;
@@ -23,6 +24,7 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, Result, Secret, codes};
 pub use details::{FileNames, RedisDetails};
 pub use options::RedisOptions;
 pub use rdb::summary::{DatabaseCount, RdbSummary};
+pub use sandbox::RedisSandbox;
 
 /// A Redis or Valkey server.
 #[derive(Debug, Clone)]

@@ -49,7 +49,7 @@ async fn joined(capture: Box<dyn Capture>, files: BTreeMap<String, Vec<u8>>, wit
         stored_bytes: 0,
     };
     draft.add(Part::join(proof, holds).unwrap());
-    let record = draft.manifest(now, None, None).components.remove(0);
+    let record = draft.manifest(now, rekindle_core::point::Chains::default()).components.remove(0);
     Ok(MemoryPart { record, files })
 }
 

@@ -130,6 +130,7 @@ fn answer(sections: &[Section]) -> Answer {
             let mark = match finding.level {
                 Level::Good => "good   ",
                 Level::Warning => "warning",
+                Level::Unproved => "unknown",
                 Level::Bad => "BAD    ",
             };
             let _ = writeln!(text, "{mark}  {}: {}", section.scope, finding.text);

@@ -6,7 +6,7 @@ use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
 use rekindle_engine::retain::{decide, guard_explicit};
 use rekindle_repo::points::{self, PointsView};
-use rekindle_repo::{Repo, admin};
+use rekindle_repo::{Repo, admin, proofs};
 use serde_json::json;
 
 use super::wal::sweep::{self, Swept};
@@ -58,7 +58,12 @@ impl Forget {
         let repository = wire::open(session, &place)?;
         let view = complete_view(&repository)?;
         let host = wire::host(&config);
-        let decisions = decide(policy, &view.points, &config.stack.name, &host, session.now(), &TimeZone::system())?;
+        let decisions = {
+            // A chain of proofs that was changed says nothing about which point was proved.
+            let proofs = proofs::read_all(&repository)?;
+            let (stack, now) = (&config.stack.name, session.now());
+            decide(policy, &view.points, stack, &host, &proofs, now, &TimeZone::system())?
+        };
         let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
         guard_explicit(&view.points, &removed)?;
         if !self.dry_run {

@@ -8,6 +8,7 @@ use rekindle_repo::points;
 use serde_json::json;
 
 use crate::describe;
+use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire;
@@ -30,6 +31,7 @@ impl List {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let view = points::view(&repository)?;
+        let evidence = Evidence::read(&repository)?;
         let foreign = points::foreign_snapshots(&repository)?.len();
         let all = &view.points;
         let wanted = |wish: &Option<String>, is: &str| wish.as_deref().is_none_or(|wish| wish == is);
@@ -40,9 +42,12 @@ impl List {
             .collect();
         let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
         chosen.drain(..surplus);
-        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point)).collect();
-        let mut text =
-            if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { describe::table(&chosen) };
+        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point, evidence.trust(point))).collect();
+        let mut text = if chosen.is_empty() {
+            "There is no recovery point.\n".to_owned()
+        } else {
+            describe::table(&chosen, &evidence)
+        };
         if foreign > 0 {
             let _ =
                 writeln!(text, "\nsnapshots of other programs (no points, but `restore` takes their ids): {foreign}");
@@ -50,9 +55,7 @@ impl List {
         let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
         let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});
         let answer = Answer::data(result, text);
-        Ok(match describe::unreadable_fault(&view.unreadable) {
-            Some(fault) => answer.exit(fault.exit_code()).with_fault(fault),
-            None => answer,
-        })
+        let faults = describe::unreadable_fault(&view.unreadable).into_iter().chain(evidence.fault);
+        Ok(faults.fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }

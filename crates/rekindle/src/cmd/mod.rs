@@ -5,6 +5,7 @@ mod cat;
 mod check_config;
 mod completions;
 mod doctor;
+mod drill;
 mod foreign;
 mod forget;
 mod init;
@@ -12,6 +13,8 @@ mod key;
 mod list;
 mod ls;
 mod man;
+mod peek;
+mod proof;
 mod prune;
 mod recovery;
 mod restore;
@@ -40,6 +43,9 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     Restore(restore::Restore),
     RestorePoints(restore_points::RestorePoints),
+    Drill(drill::Drill),
+    Proof(proof::Proof),
+    Peek(peek::Peek),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Key(key::Key),
@@ -65,6 +71,9 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Restore(_) => "restore",
             Self::RestorePoints(_) => "restore-points",
+            Self::Drill(_) => "drill",
+            Self::Proof(_) => "proof",
+            Self::Peek(_) => "peek",
             Self::Status(_) => "status",
             Self::Doctor(_) => "doctor",
             Self::Key(_) => "key",
@@ -94,6 +103,9 @@ impl Command {
             }
             Self::Restore(command) => command.run(session),
             Self::RestorePoints(command) => command.run(session),
+            Self::Drill(command) => command.run(session),
+            Self::Proof(command) => command.run(session),
+            Self::Peek(command) => command.run(session),
             Self::Status(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),

@@ -1,5 +1,6 @@
 //! `restore`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use std::path::PathBuf;
@@ -9,14 +10,15 @@ use clap::Args;
 use rekindle_config::{Config, SecretRef};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::point::RecoveryPoint;
-use rekindle_core::port::{Component, Level, RestoreRequest, Target};
+use rekindle_core::port::{Component, Level, Monitor, RestoreRequest, Target};
+use rekindle_core::proof_record::{Forecast, forecast};
 use rekindle_core::timeline::{RecoveryTarget, Stop};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 use rekindle_engine::around::ServicesReport;
 use rekindle_engine::report::Problem;
 use rekindle_engine::restore::{ItemReport, RestoreItem, RestorePlan, RestoreSummary, restore};
 use rekindle_engine::{BackupPlan, HookSet};
-use rekindle_repo::Repo;
+use rekindle_repo::{Repo, proofs};
 
 use super::foreign;
 use super::recovery::{self, RecoveryArgs};
@@ -80,16 +82,7 @@ pub(crate) struct Restore {
 impl Restore {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let target = self.recovery.target()?;
-        // A repository given by hand may stand for a stack that is not configured here.
-        let config = match wire::config(session) {
-            Ok(config) => Some(config),
-            Err(faults)
-                if session.global.repo.is_some() && faults.0.iter().all(|fault| fault.is(codes::CONFIG_ABSENT)) =>
-            {
-                None
-            }
-            Err(faults) => return Err(faults),
-        };
+        let config = wire::optional_config(session)?;
         let repository = Arc::new(wire::open(session, &wire::place(session)?)?);
         if let Some(target) = target {
             return self.recover(session, &repository, config.as_ref(), &target);
@@ -110,14 +103,27 @@ impl Restore {
         let plan = self.plan(session, &repository, &point, config.as_ref())?;
         if self.dry_run {
             let view = plan.view(&*repository)?;
-            let rows: Vec<Vec<String>> = view.items.iter().map(plan_row).collect();
+            let forecasts = forecasts(&repository, &point);
+            let rows: Vec<Vec<String>> = view.items.iter().map(|item| plan_row(item, &forecasts)).collect();
             let safety = if view.safety_point { "A safety point is taken first. " } else { "" };
             let text = format!(
                 "would restore point {}:\n\n{}\n{safety}Nothing was restored.\n",
                 view.point.short(),
-                human::table(&["COMPONENT", "KIND", "TARGET", "ENTRIES", "SIZE", "CAPTURED"], &rows)
+                human::table(&["COMPONENT", "KIND", "TARGET", "ENTRIES", "SIZE", "CAPTURED", "EXPECTED"], &rows)
             );
-            return Ok(Answer::data(view, text));
+            let mut result = serde_json::to_value(&view).unwrap_or(serde_json::Value::Null);
+            for (n, item) in view.items.iter().enumerate() {
+                if let Some(one) = result.pointer_mut(&format!("/items/{n}")) {
+                    one["forecast"] = serde_json::json!(forecasts.get(&item.component));
+                }
+            }
+            return Ok(Answer::data(result, text));
+        }
+        for (id, expected) in forecasts(&repository, &point) {
+            if plan.items.iter().any(|item| *item.component.id() == id) {
+                let text = format!("expected to take {}", human::seconds(expected.seconds));
+                session.progress.phase(id.as_str(), &text);
+            }
         }
         let (context, _scratch) = session.context()?;
         let work = restore(plan, repository, wire::containers::hook_runner(config.as_ref()), &context);
@@ -348,7 +354,21 @@ impl Restore {
     }
 }
 
-fn plan_row(item: &rekindle_engine::restore::RestoreItemView) -> Vec<String> {
+/// What each component of a point will probably take. Without readable proofs nothing is promised, and
+/// a restore goes on without them.
+fn forecasts(repository: &Repo, point: &RecoveryPoint) -> BTreeMap<ComponentId, Forecast> {
+    let records = proofs::read_all(repository).unwrap_or_default();
+    let manifest = point.manifest();
+    let one = |record: &ComponentRecord| {
+        Some((record.id.clone(), forecast(&records, &manifest.stack, &record.id, record.tally.bytes)?))
+    };
+    manifest.components.iter().filter_map(one).collect()
+}
+
+fn plan_row(
+    item: &rekindle_engine::restore::RestoreItemView,
+    forecasts: &BTreeMap<ComponentId, Forecast>,
+) -> Vec<String> {
     let target = match &item.target {
         Target::New(Some(name)) => format!("new: {name}"),
         Target::New(None) => "new".to_owned(),
@@ -363,6 +383,9 @@ fn plan_row(item: &rekindle_engine::restore::RestoreItemView) -> Vec<String> {
         item.entries.to_string(),
         human::bytes(item.bytes),
         human::time(item.captured_at),
+        forecasts
+            .get(&item.component)
+            .map_or_else(|| "not measured yet".to_owned(), |expected| human::seconds(expected.seconds)),
     ]
 }
 
@@ -439,6 +462,7 @@ fn item_text(item: &ItemReport) -> String {
         let mark = match finding.level {
             Level::Good => "checked",
             Level::Warning => "warning",
+            Level::Unproved => "unproved",
             Level::Bad => "BAD",
         };
         let _ = writeln!(text, "  {mark}: {}", finding.text);

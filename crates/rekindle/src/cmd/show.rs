@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::proof_record::Trust;
 use serde_json::json;
 
+use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::{describe, human, wire};
+use crate::{human, wire};
 
 /// Notes of one component that are shown in the text; `--json` has all of them.
 const NOTES_SHOWN_MAX: usize = 10;
@@ -26,17 +28,20 @@ impl Show {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let point = wire::point(&repository, &self.point)?;
+        let evidence = Evidence::read(&repository)?;
+        let trust = evidence.trust(&point);
         let result = json!({
             "id": point.id(),
             "time": point.time(),
-            "trust": describe::TRUST,
+            "trust": trust,
             "manifest": point.manifest(),
         });
-        Ok(Answer::data(result, text(&point)))
+        let answer = Answer::data(result, text(&point, trust));
+        Ok(evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }
 
-fn text(point: &RecoveryPoint) -> String {
+fn text(point: &RecoveryPoint, trust: Trust) -> String {
     let manifest = point.manifest();
     let mut text = format!(
         "point     {}\ntime      {}\nstack     {} on {}\nstate     {}, {}\nskew      {}\nwritten   {} by {}\n\n",
@@ -45,7 +50,7 @@ fn text(point: &RecoveryPoint) -> String {
         manifest.stack,
         manifest.host,
         manifest.state.as_str(),
-        describe::TRUST,
+        trust.as_str(),
         human::millis(manifest.skew_ms),
         human::time(manifest.finished),
         manifest.tool,

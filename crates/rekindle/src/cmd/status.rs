@@ -5,9 +5,10 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::tz::TimeZone;
 use rekindle_config::Config;
-use rekindle_core::objective::Verdict;
+use rekindle_core::objective::{Verdict, age_seconds};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Repository;
+use rekindle_core::proof_record::Outcome;
 use rekindle_core::{Class, ComponentId, Fault, codes};
 use rekindle_engine::pitr::Recoverable;
 use rekindle_engine::status::{ComponentStatus, Expectation, status};
@@ -15,6 +16,7 @@ use rekindle_repo::Repo;
 use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
+use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session, SystemClock};
 use crate::wire::components;
@@ -32,14 +34,20 @@ impl Status {
         let place = wire::of_config(session, &config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
         let points = repository.points()?;
+        let evidence = Evidence::read(&repository)?;
         let logs = logs(session, &config, &repository, &points)?;
         let expected: Vec<Expectation> = config
             .components
             .iter()
-            .map(|one| Expectation { component: one.id.clone(), kind: one.kind(), objective: one.objective })
+            .map(|one| Expectation {
+                component: one.id.clone(),
+                kind: one.kind(),
+                objective: one.objective,
+                recoverable_until: logs.iter().find(|log| log.component == one.id).and_then(|log| log.to),
+            })
             .collect();
         let host = wire::host(&config);
-        let judged = status(&config.stack.name, &host, &expected, &points, session.now());
+        let judged = status(&config.stack.name, &host, &expected, &points, &evidence.records, session.now());
         let overdue: Vec<Option<jiff::Timestamp>> =
             judged.components.iter().map(|one| overdue(&config, one, session.now())).collect();
         let rows: Vec<Vec<String>> =
@@ -48,11 +56,16 @@ impl Status {
             (Some(point), Some(state)) => format!("newest point {}, {}", point.short(), state.as_str()),
             _ => "no point yet".to_owned(),
         };
+        let read = judged.data_read_at.map_or_else(
+            || "never: `rekindle verify --next 1/30` reads a part at each run".to_owned(),
+            |at| format!("{} ago", human::seconds(age_seconds(session.now(), at))),
+        );
+        let head = ["COMPONENT", "KIND", "CAPTURED", "AGE", "TRUST", "PROVED", "RESTORE", "VERDICT", "SCHEDULE"];
         let text = format!(
-            "stack `{}` on {host}: {} points, {newest}\n\n{}",
+            "stack `{}` on {host}: {} points, {newest}\nall stored data was last read back {read}\n\n{}",
             judged.stack,
             judged.points,
-            human::table(&["COMPONENT", "KIND", "CAPTURED", "AGE", "TRUST", "VERDICT", "SCHEDULE"], &rows)
+            human::table(&head, &rows)
         );
         let text = logs.iter().fold(text, |text, log| format!("{text}\n{}\n", log.text(session.now())));
         let exit = if overdue.iter().any(Option::is_some) { Class::Negative.exit_code() } else { judged.exit_code() };
@@ -65,7 +78,8 @@ impl Status {
             }
         }
         let answer = Answer::data(result, text).exit(exit);
-        Ok(if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) })
+        let answer = if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) };
+        Ok(evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }
 
@@ -133,7 +147,16 @@ fn row(one: &ComponentStatus, late: Option<jiff::Timestamp>) -> Vec<String> {
         one.kind.to_string(),
         one.captured_at.map_or_else(|| "never".to_owned(), human::time),
         one.age_seconds.map_or_else(|| "-".to_owned(), human::seconds),
-        one.trust.to_owned(),
+        one.trust.as_str().to_owned(),
+        match (one.proof_age_seconds, one.newest_drill) {
+            (None, None) => "never drilled".to_owned(),
+            (age, drill) => {
+                let proved = age.map_or_else(|| "never".to_owned(), |age| format!("{} ago", human::seconds(age)));
+                let newest = drill.filter(|drill| *drill != Outcome::Passed);
+                newest.map_or(proved.clone(), |drill| format!("{proved}, newest drill {}", drill.as_str()))
+            }
+        },
+        one.forecast.map_or_else(|| "-".to_owned(), |expected| human::seconds(expected.seconds)),
         verdict,
         late.map_or_else(|| "-".to_owned(), |since| format!("overdue since {}", human::time(since))),
     ]

@@ -3,6 +3,7 @@
 pub(crate) mod components;
 pub(crate) mod containers;
 mod monitoring;
+pub(crate) mod sandbox;
 pub(crate) mod state;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,18 @@ pub(crate) fn config(session: &Session) -> Result<Config, Faults> {
             Err(no_config("find the configuration: neither ./rekindle.toml nor /etc/rekindle/rekindle.toml exists")
                 .into())
         }
+    }
+}
+
+/// Reads the configuration, when there is one. A repository given by hand may stand for a stack that is
+/// not configured here.
+pub(crate) fn optional_config(session: &Session) -> Result<Option<Config>, Faults> {
+    match config(session) {
+        Ok(config) => Ok(Some(config)),
+        Err(faults) if session.global.repo.is_some() && faults.0.iter().all(|fault| fault.is(codes::CONFIG_ABSENT)) => {
+            Ok(None)
+        }
+        Err(faults) => Err(faults),
     }
 }
 

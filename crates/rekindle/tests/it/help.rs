@@ -2,7 +2,7 @@
 
 use crate::run::Place;
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 22] = [
     "init",
     "check-config",
     "backup",
@@ -13,6 +13,9 @@ const VERBS: [&str; 19] = [
     "verify",
     "restore",
     "restore-points",
+    "drill",
+    "proof",
+    "peek",
     "status",
     "doctor",
     "key",

@@ -21,6 +21,7 @@ macro_rules! codes {
 mod cli;
 mod config;
 mod container;
+mod drill;
 mod engine;
 mod files;
 mod grafana;
@@ -36,6 +37,7 @@ mod wal;
 pub use cli::*;
 pub use config::*;
 pub use container::*;
+pub use drill::*;
 pub use engine::*;
 pub use files::*;
 pub use grafana::*;
@@ -54,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         cli::AREA,
         config::AREA,
         container::AREA,
+        drill::AREA,
         engine::AREA,
         files::AREA,
         grafana::AREA,

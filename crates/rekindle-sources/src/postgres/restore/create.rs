@@ -69,7 +69,12 @@ pub(super) async fn create(job: &mut Job<'_>, plan: &Plan<'_>) -> Result<()> {
     })
 }
 
-fn statement(name: &str, properties: &Properties, major: u32, tablespace: Option<&str>) -> String {
+pub(in crate::postgres) fn statement(
+    name: &str,
+    properties: &Properties,
+    major: u32,
+    tablespace: Option<&str>,
+) -> String {
     let mut sql = format!(
         "CREATE DATABASE {} WITH TEMPLATE = template0 OWNER = {} ENCODING = {} LC_COLLATE = {} \
          LC_CTYPE = {}",

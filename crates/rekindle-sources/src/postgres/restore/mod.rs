@@ -21,6 +21,7 @@ use super::details::{DatabaseRecord, Details, ServerRecord};
 use super::programs::Programs;
 use super::url::ServerUrl;
 use super::{PostgresComponent, find_programs};
+pub(super) use create::statement as create_statement;
 pub(super) use roll_back::roll_back;
 use target::Plan;
 

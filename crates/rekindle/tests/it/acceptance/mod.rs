@@ -5,6 +5,7 @@ mod container_stack;
 mod containers;
 mod containers_monitoring;
 mod damage;
+mod drill;
 mod faults_containers;
 mod faults_files;
 mod faults_postgres;

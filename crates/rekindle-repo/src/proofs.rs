@@ -1,0 +1,107 @@
+//! The chain of proofs: what drills and verifications found, under `rekindle/proofs/`.
+//!
+//! It is signed with the key of the ledger, whose public half is in every manifest, and every later
+//! manifest holds its head. Limit, as of the ledger: the newest records can be cut off until a later
+//! point has seen them.
+
+use rekindle_core::manifest::LedgerHead;
+use rekindle_core::proof_record::{PROOF_VERSION, ProofRecord};
+use rekindle_core::{ErrorCode, Fault, Result, codes};
+
+use crate::chain::{self, Chain, Link};
+use crate::points::PointsView;
+use crate::repo::Repo;
+use crate::verify::VerifyReport;
+
+/// A proof, as it was signed.
+pub type Entry = chain::Entry<ProofRecord>;
+
+impl Link for ProofRecord {
+    const FOLDER: &'static str = "rekindle/proofs/";
+    const CHAIN: &'static str = "chain of proofs";
+    const RECORD: &'static str = "proof record";
+    const CODE: &'static ErrorCode = codes::REPO_PROOFS;
+    const VERSION: u32 = PROOF_VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn previous(&self) -> Option<&str> {
+        self.previous.as_deref()
+    }
+}
+
+/// Every proof of a repository, oldest first; none when it has no signing key. A changed, missing or
+/// unreadable record is `REPO_PROOFS`: nothing is trusted on a doubtful chain.
+pub fn read_all(repo: &Repo) -> Result<Vec<ProofRecord>> {
+    let entries = entries(repo)?;
+    Ok(entries.into_iter().map(|entry| entry.record).collect())
+}
+
+/// As [`read_all`], with what was signed.
+pub fn entries(repo: &Repo) -> Result<Vec<Entry>> {
+    match Chain::<ProofRecord>::open(repo)? {
+        None => Ok(Vec::new()),
+        Some(chain) => chain.read_all(),
+    }
+}
+
+/// The public half of the signing key (hex), when the repository has one.
+pub fn public_key(repo: &Repo) -> Result<Option<String>> {
+    Ok(Chain::<ProofRecord>::open(repo)?.map(|chain| chain.public_key()))
+}
+
+/// Number and hash of the newest proof.
+pub fn head(repo: &Repo) -> Result<Option<LedgerHead>> {
+    match Chain::<ProofRecord>::open(repo)? {
+        None => Ok(None),
+        Some(chain) => chain.head(),
+    }
+}
+
+/// Appends a proof; its number and link are filled in.
+pub fn append(repo: &Repo, record: &ProofRecord) -> Result<Entry> {
+    let chain = Chain::open_or_create(repo)?;
+    chain.append("record the proof in the repository", |sequence, previous| ProofRecord {
+        version: PROOF_VERSION,
+        sequence,
+        previous,
+        ..record.clone()
+    })
+}
+
+/// Everything that is wrong with the chain: its records, and the heads that points have seen.
+pub fn problems(repo: &Repo, view: &PointsView) -> Result<(u64, Vec<String>)> {
+    let Some(chain) = Chain::<ProofRecord>::open(repo)? else { return Ok((0, Vec::new())) };
+    let audit = chain.audit()?;
+    let mut problems = audit.problems;
+    let key = chain.public_key();
+    for point in &view.points {
+        let manifest = point.manifest();
+        // A point copied from elsewhere has seen the chain of that repository.
+        if manifest.signing_key.as_ref() != Some(&key) {
+            continue;
+        }
+        let seen = manifest.proof_head.as_ref();
+        if let Some(why) = seen.and_then(|head| chain::contradiction(&audit.entries, head)) {
+            problems.push(format!("point {}: {why}", point.id().short()));
+        }
+    }
+    Ok((audit.entries.len() as u64, problems))
+}
+
+/// The part of a verification that is about the proofs.
+pub(crate) fn verify(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Result<()> {
+    let (records, problems) = problems(repo, view)?;
+    report.proof_records = records;
+    for problem in problems {
+        let fault = Fault::new(codes::REPO_PROOFS, "read the chain of proofs").because(problem);
+        report.damage("rekindle/proofs".to_owned(), &fault);
+    }
+    Ok(())
+}
