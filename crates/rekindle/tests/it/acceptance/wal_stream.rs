@@ -71,7 +71,7 @@ fn archive_command_and_restore_command_on_a_real_server() {
     assert!(!told.contains("archive recovery complete") && !told.contains("selected new timeline"), "{told}");
     fs::rename(log.path("away"), log.path("repo")).unwrap();
     let answer =
-        recovered(&log, 15, &base, "SELECT count(*), (SELECT timeline_id FROM pg_control_checkpoint()) FROM t");
+        recovered(&log, 15, &base, "SELECT count(*), substr(pg_walfile_name(pg_current_wal_lsn()), 8, 1) FROM t");
     assert_eq!(answer, format!("{written}|2"));
     let failed = server.psql("postgres", "SELECT failed_count FROM pg_stat_archiver");
     assert_eq!(failed.trim(), "0");
@@ -293,7 +293,7 @@ fn two_promotions_of_which_one_happens_without_the_receiver() {
     let state = log.state();
     assert_eq!(state["histories"], serde_json::json!([2, 3]), "{state:#}");
     let answer =
-        recovered(&log, 15, &base, "SELECT count(*), (SELECT timeline_id FROM pg_control_checkpoint()) FROM t");
+        recovered(&log, 15, &base, "SELECT count(*), substr(pg_walfile_name(pg_current_wal_lsn()), 8, 1) FROM t");
     assert_eq!(answer, format!("{}|4", count(&server)));
 }
 
@@ -372,9 +372,9 @@ fn a_signal_while_nothing_happens_ends_it_too() {
     receiver.wait_told("streaming timeline 1");
     std::thread::sleep(Duration::from_secs(3));
     let objects = || ended(log.command_in(log.place.path(), &["wal", "status", "--no-server", "--json"])).out;
-    let before = objects();
+    let (before, at) = (objects(), position(&server));
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(objects(), before, "an idle server costs nothing");
-    receiver.signal(Signal::INT);
-    assert_eq!(receiver.stop(), 0);
+    let after = objects();
+    assert!(after == before || position(&server) > at, "an idle server costs nothing");
+    assert_eq!(receiver.stop_by(Signal::INT), 0);
 }

@@ -23,8 +23,10 @@ impl Log {
         let place = Place::new();
         place.write("key", "canary-repository-of-the-log\n");
         place.write("pg-password", password);
+        place.write("some/file", "x\n");
         let repo = format!("file://{}/repo", place.path().display());
-        place.ends(0, &["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "."]);
+        place
+            .ends(0, &["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "some"]);
         let log = Self { place };
         log.configure("database", port);
         log
@@ -121,7 +123,7 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
@@ -138,8 +140,13 @@ impl Receiver {
     }
 
     /// SIGTERM, and its exit code.
-    pub(crate) fn stop(mut self) -> i32 {
-        self.signal(Signal::TERM);
+    pub(crate) fn stop(self) -> i32 {
+        self.stop_by(Signal::TERM)
+    }
+
+    /// One signal, and its exit code.
+    pub(crate) fn stop_by(mut self, signal: Signal) -> i32 {
+        self.signal(signal);
         self.child.take().unwrap().wait().unwrap().code().unwrap_or(-1)
     }
 
