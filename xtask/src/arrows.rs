@@ -15,6 +15,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("rekindle-repo", &["rekindle-core", "rekindle-store"]),
         ("rekindle-sources", &["rekindle-core"]),
         ("rekindle-engine", &["rekindle-core"]),
+        ("rekindle-serve", &["rekindle-core", "rekindle-engine"]),
         ("rekindle-testkit", &["rekindle-core"]),
         (
             "rekindle",
@@ -25,6 +26,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "rekindle-repo",
                 "rekindle-sources",
                 "rekindle-engine",
+                "rekindle-serve",
             ],
         ),
         ("xtask", &["rekindle-core"]),

@@ -19,9 +19,9 @@ mod value;
 
 pub use load::{default_places, load, parse};
 pub use model::{
-    Access, Checks, Command, Component, Compose, Config, Databases, Drill, Files, Grafana, Hooks, HttpLogin,
-    InContainer, Kind, OnChange, Physical, Postgres, PostgresMethod, Prometheus, PrometheusMethod, Redis, Repository,
-    Stack, Value,
+    Access, Channel, Checks, Command, Component, Compose, Config, Databases, Drill, Email, EmailTls, Files, Grafana,
+    Hooks, HttpLogin, InContainer, Kind, OnChange, Physical, Postgres, PostgresMethod, Prometheus, PrometheusMethod,
+    Receiver, Redis, Repository, Serve, Stack, Value,
 };
 pub use problem::{Problem, Problems};
 pub use rekindle_core::schedule::Schedule;

@@ -1,16 +1,18 @@
 //! The checked configuration: plain types, nothing of TOML left in them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
 use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
 use crate::secret_ref::SecretRef;
-use rekindle_core::schedule::Schedule;
+use rekindle_core::schedule::{Pause, Schedule};
 
 /// Everything one file says.
 #[derive(Debug, Clone)]
@@ -28,6 +30,11 @@ pub struct Config {
     /// `None`: nothing is ever removed.
     pub retention: Option<Policy>,
     pub drill: Drill,
+    pub serve: Serve,
+    /// When nothing is started.
+    pub pauses: Vec<Pause>,
+    /// Who is told.
+    pub receivers: Vec<Receiver>,
 }
 
 /// How sandboxes are made on this host.
@@ -51,6 +58,73 @@ pub struct Checks {
     pub sql: Vec<String>,
     /// For everything else.
     pub commands: Vec<Command>,
+}
+
+/// What the service does besides the schedules of components.
+#[derive(Debug, Clone)]
+pub struct Serve {
+    /// `None`: the host's.
+    pub zone: Option<TimeZone>,
+    pub jitter: Duration,
+    pub verify: Option<Schedule>,
+    /// As `verify --read-data=` takes it.
+    pub verify_data: Option<String>,
+    pub drill: Option<Schedule>,
+    pub prune: Option<Schedule>,
+    /// `None`: no listener.
+    pub listen: Option<SocketAddr>,
+    pub textfile: Option<PathBuf>,
+    pub grace: Duration,
+    pub min_free_percent: u8,
+}
+
+/// Somebody who is told.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    pub name: String,
+    pub channel: Channel,
+    /// Words of events; empty: all.
+    pub events: Vec<String>,
+    /// Words of tasks; empty: all.
+    pub tasks: Vec<String>,
+    pub digest: Option<Schedule>,
+    pub timeout: Duration,
+    pub allow_private: bool,
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How somebody is told.
+#[derive(Debug, Clone)]
+pub enum Channel {
+    Slack { url: SecretRef },
+    Discord { url: SecretRef },
+    Teams { url: SecretRef },
+    Webhook { url: Value, template: Option<String>, secret: Option<SecretRef> },
+    Ntfy { url: Value, token: Option<SecretRef> },
+    Ping { url: Value },
+    PagerDuty { url: Option<String>, routing_key: SecretRef },
+    Email(Email),
+}
+
+/// A mail server and who is written to.
+#[derive(Debug, Clone)]
+pub struct Email {
+    pub host: String,
+    /// `None`: the usual one of `tls`.
+    pub port: Option<u16>,
+    pub tls: EmailTls,
+    /// User and password.
+    pub login: Option<(String, SecretRef)>,
+    pub from: String,
+    pub to: Vec<String>,
+}
+
+/// How the line to a mail server is kept private.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmailTls {
+    StartTls,
+    Wrapped,
+    None,
 }
 
 /// What is backed up together.

@@ -61,7 +61,13 @@ fn shape(shape: Shape) -> Value {
             ]},
         }),
         Shape::Table(keys) => table(keys),
-        Shape::Components => components(),
+        Shape::Components => kinds(spec::KINDS, 1),
+        Shape::Receivers => kinds(spec::NOTIFY_KINDS, 0),
+        Shape::Named(keys) => json!({
+            "type": "object",
+            "propertyNames": {"pattern": NAME_PATTERN},
+            "additionalProperties": table(keys),
+        }),
         Shape::Groups => json!({
             "type": "object",
             "propertyNames": {"pattern": NAME_PATTERN},
@@ -77,8 +83,8 @@ fn texts() -> Value {
     json!({"type": "array", "items": {"type": "string", "minLength": 1}, "uniqueItems": true})
 }
 
-fn components() -> Value {
-    let kinds: Vec<Value> = spec::KINDS
+fn kinds(list: &[(&str, &'static [Key])], fewest: u32) -> Value {
+    let kinds: Vec<Value> = list
         .iter()
         .map(|(kind, keys)| {
             let mut schema = table(keys);
@@ -90,7 +96,7 @@ fn components() -> Value {
         .collect();
     json!({
         "type": "object",
-        "minProperties": 1,
+        "minProperties": fewest,
         "propertyNames": {"pattern": NAME_PATTERN},
         "additionalProperties": {"oneOf": kinds},
     })

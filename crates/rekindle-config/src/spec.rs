@@ -28,6 +28,10 @@ pub(crate) enum Shape {
     Components,
     /// Names of the user's, each a list of components.
     Groups,
+    /// Tables with names of the user's, all with the same keys.
+    Named(&'static [Key]),
+    /// Tables with names of the user's, told apart by `kind`: who is told.
+    Receivers,
 }
 
 /// One key.
@@ -56,6 +60,127 @@ pub(crate) const ROOT: &[Key] = &[
     key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
     key("drill", Shape::Table(DRILL), "How `drill` and `peek` restore into sandboxes on this host."),
     key("retention", Shape::Table(RETENTION), "Which points `forget` keeps. Without it nothing is removed."),
+    key("serve", Shape::Table(SERVE), "What `rekindle serve` does besides the schedules of components."),
+    key("pause", Shape::Named(PAUSE), "Times in which `rekindle serve` starts nothing, one table each."),
+    key("notify", Shape::Receivers, "Who is told when something is wrong, one table each."),
+];
+
+pub(crate) const SERVE: &[Key] = &[
+    key("time-zone", Shape::Text, "Zone in which schedules are read, as `Europe/Berlin` (default: the host's)."),
+    key("jitter", Shape::Duration, "Runs are put off by a part of this, always the same one (default 0)."),
+    key("verify", Shape::Schedule, "When the repository is verified."),
+    key("verify-data", Shape::Text, "How much data each verification reads back: `5%`, `500M`, `1/7` or `all`."),
+    key("drill", Shape::Schedule, "When every component is restored into a sandbox and checked."),
+    key("prune", Shape::Schedule, "When [retention] is applied and data that no point needs is removed."),
+    key("listen", Shape::Text, "Address for `/metrics` and `/healthz`: `127.0.0.1:9464` (default), or `off`."),
+    key("textfile", Shape::Path, "File for the node exporter's textfile collector; its name ends in `.prom`."),
+    key("grace", Shape::Duration, "How long runs may go on when the service is stopped (default 30s)."),
+    key(
+        "min-free-percent",
+        Shape::Integer { min: 1, max: 90 },
+        "Share of a local repository's file system that should be free (default 10).",
+    ),
+];
+
+pub(crate) const PAUSE: &[Key] = &[
+    must("start", Shape::Schedule, "When it begins, as cron says it."),
+    must("length", Shape::Duration, "How long it lasts."),
+];
+
+/// What every receiver may have.
+const NOTIFY_KIND: Key = must("kind", Shape::Choice(NOTIFY_WORDS), "What kind of receiver it is.");
+const NOTIFY_WORDS: &[&str] = &["slack", "discord", "teams", "webhook", "ntfy", "ping", "pagerduty", "email"];
+const EVENTS: Key = key(
+    "events",
+    Shape::TextList,
+    "What it is told: `failed`, `partial`, `overdue`, `recovered`, `objective-missed`, `proof-old`, `capacity` (default: all).",
+);
+const TASKS: Key =
+    key("tasks", Shape::TextList, "Tasks it hears of: `backup`, `verify`, `drill`, `prune` (default: all).");
+const DIGEST: Key = key("digest", Shape::Schedule, "When it gets a summary of all runs, as `0 8 * * 1`.");
+const SECRET_URL: Key = must("url", Shape::Secret, "Reference to its URL, which is a secret.");
+const TIMEOUT: Key = key("timeout", Shape::Duration, "Longest time of one attempt (default 15s).");
+const PRIVATE: Key =
+    key("allow-private", Shape::Bool, "Whether it may be a host of a private network (default false).");
+const NOTIFY_CA: Key = key("ca-file", Shape::Path, "PEM file with its certificate authority.");
+
+pub(crate) const NOTIFY_CHAT: &[Key] = &[NOTIFY_KIND, SECRET_URL, EVENTS, TASKS, DIGEST, TIMEOUT, PRIVATE, NOTIFY_CA];
+pub(crate) const NOTIFY_WEBHOOK: &[Key] = &[
+    NOTIFY_KIND,
+    must("url", Shape::TextOrSecret, "Its URL, or a reference to it."),
+    key(
+        "template",
+        Shape::Text,
+        "Body; `{title}`, `{text}`, `{event}`, `{stack}`, `{host}`, `{subject}`, `{time}`, `{key}`, `{run}`, `{point}` and `{code}` are replaced (default: all of them as JSON).",
+    ),
+    key("secret", Shape::Secret, "Key of the signature in `X-Rekindle-Signature`."),
+    EVENTS,
+    TASKS,
+    DIGEST,
+    TIMEOUT,
+    PRIVATE,
+    NOTIFY_CA,
+];
+pub(crate) const NOTIFY_NTFY: &[Key] = &[
+    NOTIFY_KIND,
+    must("url", Shape::TextOrSecret, "URL of the topic, or a reference to it."),
+    key("token", Shape::Secret, "Access token."),
+    EVENTS,
+    TASKS,
+    DIGEST,
+    TIMEOUT,
+    PRIVATE,
+    NOTIFY_CA,
+];
+pub(crate) const NOTIFY_PING: &[Key] = &[
+    NOTIFY_KIND,
+    must("url", Shape::TextOrSecret, "URL of the check, or a reference to it; `/start` and `/fail` are added."),
+    TASKS,
+    TIMEOUT,
+    PRIVATE,
+    NOTIFY_CA,
+];
+pub(crate) const NOTIFY_PAGERDUTY: &[Key] = &[
+    NOTIFY_KIND,
+    must("routing-key", Shape::Secret, "Integration key of the service (Events API v2)."),
+    key("url", Shape::Text, "Events endpoint, when it is not `https://events.pagerduty.com/v2/enqueue`."),
+    EVENTS,
+    TASKS,
+    DIGEST,
+    TIMEOUT,
+    PRIVATE,
+    NOTIFY_CA,
+];
+pub(crate) const NOTIFY_EMAIL: &[Key] = &[
+    NOTIFY_KIND,
+    must("host", Shape::Text, "Mail server."),
+    key("port", Shape::Integer { min: 1, max: 65535 }, "Its port (default 587, with `tls` 465, without TLS 25)."),
+    key(
+        "tls",
+        Shape::Choice(&["starttls", "tls", "none"]),
+        "`starttls` (default), `tls` from the first byte, or `none`.",
+    ),
+    key("username", Shape::Text, "User."),
+    key("password", Shape::Secret, "That user's password."),
+    must("from", Shape::Text, "Sender."),
+    must("to", Shape::TextList, "Who is written to."),
+    EVENTS,
+    TASKS,
+    DIGEST,
+    TIMEOUT,
+    NOTIFY_CA,
+];
+
+/// Kinds of receivers with their keys.
+pub(crate) const NOTIFY_KINDS: &[(&str, &[Key])] = &[
+    ("slack", NOTIFY_CHAT),
+    ("discord", NOTIFY_CHAT),
+    ("teams", NOTIFY_CHAT),
+    ("webhook", NOTIFY_WEBHOOK),
+    ("ntfy", NOTIFY_NTFY),
+    ("ping", NOTIFY_PING),
+    ("pagerduty", NOTIFY_PAGERDUTY),
+    ("email", NOTIFY_EMAIL),
 ];
 
 pub(crate) const STACK: &[Key] = &[
@@ -318,6 +443,7 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("[retention]", RETENTION),
         ("[drill]", DRILL),
         ("[hooks]", HOOKS),
+        ("[serve]", SERVE),
         ("a component's `objective`", OBJECTIVE),
         ("a files component's `policy`", POLICY),
         ("a postgres component", POSTGRES),

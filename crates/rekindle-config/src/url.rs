@@ -49,6 +49,13 @@ pub(crate) const GRAFANA: Rules = Rules {
     example: "http://127.0.0.1:3000",
     password_key: "username and password",
 };
+pub(crate) const RECEIVER: Rules = Rules {
+    schemes: &["http", "https"],
+    path_schemes: &[],
+    plain_path: false,
+    example: "https://hooks.example.com/path",
+    password_key: "a reference such as url = \"file:/etc/rekindle/hook\"",
+};
 pub(crate) const ENDPOINT: Rules = Rules {
     schemes: &["http", "https"],
     path_schemes: &[],

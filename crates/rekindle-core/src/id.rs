@@ -122,6 +122,19 @@ impl RunId {
     }
 }
 
+impl FromStr for RunId {
+    type Err = BadId;
+
+    /// Reads what [`RunId::new`] made.
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if text.is_empty() || text.len() > COMPONENT_ID_LENGTH_MAX || !text.bytes().all(good) {
+            return Err(BadId { given: text.to_owned(), rule: "it is no run id" });
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser};
-use rekindle_core::{Fault, codes};
+use rekindle_core::{Fault, RunId, codes};
 
 use crate::cmd::Command;
 use crate::{exit, output};
@@ -46,6 +46,9 @@ pub(crate) struct Global {
     /// Log more to standard error; twice for details
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Run of a service: the id of the run; it stops at the end of its standard input
+    #[arg(long, global = true, value_name = "RUN", hide = true)]
+    pub(crate) supervised: Option<RunId>,
     /// Show no progress
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,

@@ -15,6 +15,7 @@ pub(crate) fn summary(point: &RecoveryPoint, trust: Trust) -> Value {
     json!({
         "id": point.id(),
         "time": point.time(),
+        "run": manifest.run,
         "stack": manifest.stack,
         "host": manifest.host,
         "state": manifest.state,

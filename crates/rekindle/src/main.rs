@@ -15,6 +15,7 @@ mod progress;
 mod proof_report;
 mod session;
 mod signals;
+mod units;
 mod wire;
 
 use std::process::ExitCode;

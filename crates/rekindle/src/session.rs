@@ -66,6 +66,9 @@ impl Session {
             .map_err(|error| Fault::new(codes::RUN_BUG, "start the threads of the program").because(error))?;
         let cancel = Cancel::new();
         signals::watch(runtime.handle(), &cancel);
+        if global.supervised.is_some() {
+            signals::stop_at_end_of_input(&cancel);
+        }
         Ok(Self { global, runtime, cancel, progress: Arc::new(Progress::new(style, &bars)) })
     }
 
@@ -83,7 +86,7 @@ impl Session {
                 .hint("set TMPDIR to a directory that may be written")
         })?;
         let context = RunContext {
-            run: RunId::new(self.now(), rand::random()),
+            run: self.global.supervised.clone().unwrap_or_else(|| RunId::new(self.now(), rand::random())),
             cancel: self.cancel.clone(),
             monitor: Arc::clone(&self.progress) as _,
             clock: Arc::new(SystemClock),

@@ -27,6 +27,16 @@ pub(crate) fn watch(handle: &Handle, cancel: &Cancel) {
     }
 }
 
+/// Raises `cancel` when the standard input ends: whoever started this run has asked it to stop, or
+/// is gone. (PR_SET_PDEATHSIG would follow the thread that started it, not the process.)
+pub(crate) fn stop_at_end_of_input(cancel: &Cancel) {
+    let cancel = cancel.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        cancel.cancel(Reason::Terminated);
+    });
+}
+
 #[expect(clippy::exit, reason = "the second signal must work when everything else hangs")]
 fn stop_now(code: i32) {
     std::process::exit(code)

@@ -5,8 +5,10 @@ mod containers;
 mod group;
 mod kinds;
 mod monitoring;
+mod notify;
 mod policy;
 mod repository;
+mod serve;
 
 use std::path::Path;
 
@@ -57,6 +59,9 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         containers::add_compose(&top, stack, components);
         containers::refuse_unused(&top, stack, hooks.as_ref(), components);
     }
+    let serve = serve::read(&top);
+    let pauses = serve::pauses(&top);
+    let receivers = notify::all(&top);
     if let (Some(repository), Some(components)) = (&repository, &components) {
         apart(sink, &repository.url, components);
     }
@@ -76,6 +81,9 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
             Some(drill) => drill?,
             None => crate::model::Drill::default(),
         },
+        serve: serve?,
+        pauses: pauses?,
+        receivers: receivers?,
     })
 }
 

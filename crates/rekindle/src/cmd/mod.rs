@@ -9,16 +9,20 @@ mod drill;
 mod foreign;
 mod forget;
 mod init;
+mod install;
 mod key;
 mod list;
 mod ls;
 mod man;
+mod notify;
 mod peek;
 mod proof;
 mod prune;
 mod recovery;
 mod restore;
 mod restore_points;
+mod run;
+mod serve;
 mod show;
 mod status;
 mod verify;
@@ -52,6 +56,10 @@ pub(crate) enum Command {
     Forget(forget::Forget),
     Prune(prune::Prune),
     Wal(wal::Wal),
+    Serve(serve::Serve),
+    Run(run::Run),
+    Install(install::Install),
+    Notify(notify::Notify),
     Completions(completions::Completions),
     Man(man::Man),
     Version(version::Version),
@@ -80,6 +88,10 @@ impl Command {
             Self::Forget(_) => "forget",
             Self::Prune(_) => "prune",
             Self::Wal(_) => "wal",
+            Self::Serve(_) => "serve",
+            Self::Run(_) => "run",
+            Self::Install(_) => "install",
+            Self::Notify(_) => "notify",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
             Self::Version(_) => "version",
@@ -113,6 +125,10 @@ impl Command {
             Self::Wal(command) => command.run(session),
             Self::Forget(command) => command.run(session),
             Self::Verify(command) => command.run(session),
+            Self::Serve(command) => command.run(session),
+            Self::Run(command) => command.run(session),
+            Self::Install(command) => command.run(session),
+            Self::Notify(command) => command.run(session),
             Self::Completions(command) => command.run().map_err(Faults::from),
             Self::Man(command) => command.run().map_err(Faults::from),
             Self::Version(command) => Ok(command.run()),

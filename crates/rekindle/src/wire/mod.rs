@@ -3,7 +3,9 @@
 pub(crate) mod components;
 pub(crate) mod containers;
 mod monitoring;
+pub(crate) mod receivers;
 pub(crate) mod sandbox;
+pub(crate) mod service;
 pub(crate) mod state;
 
 use std::path::{Path, PathBuf};

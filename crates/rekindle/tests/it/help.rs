@@ -2,7 +2,7 @@
 
 use crate::run::Place;
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 26] = [
     "init",
     "check-config",
     "backup",
@@ -22,6 +22,10 @@ const VERBS: [&str; 22] = [
     "forget",
     "prune",
     "wal",
+    "serve",
+    "run",
+    "install",
+    "notify",
     "completions",
     "man",
     "version",

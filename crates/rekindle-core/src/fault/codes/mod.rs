@@ -31,6 +31,7 @@ mod prometheus;
 mod redis;
 mod repo;
 mod run;
+mod serve;
 mod store;
 mod wal;
 
@@ -47,6 +48,7 @@ pub use prometheus::*;
 pub use redis::*;
 pub use repo::*;
 pub use run::*;
+pub use serve::*;
 pub use store::*;
 pub use wal::*;
 
@@ -66,6 +68,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         redis::AREA,
         repo::AREA,
         run::AREA,
+        serve::AREA,
         store::AREA,
         wal::AREA,
     ]

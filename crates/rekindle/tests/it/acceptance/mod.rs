@@ -24,6 +24,7 @@ mod roundtrip;
 mod s3;
 mod s3_answers;
 mod secrets;
+mod serve;
 mod signals;
 mod stack;
 mod wal_contract;

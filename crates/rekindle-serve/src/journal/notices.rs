@@ -1,0 +1,117 @@
+//! What was told, and messages on their way.
+
+use jiff::Timestamp;
+use rekindle_core::Result;
+use rusqlite::{OptionalExtension, params};
+
+use super::{Journal, from_ms, to_ms};
+
+/// A condition that is not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    pub key: String,
+    pub event: String,
+    pub since: Timestamp,
+    /// When it was told last.
+    pub told: Timestamp,
+    pub text: String,
+}
+
+/// A message to one receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    pub id: i64,
+    pub target: String,
+    /// The event as JSON.
+    pub event: String,
+    pub made: Timestamp,
+    pub attempts: u32,
+}
+
+impl Journal {
+    /// The open condition of this key.
+    pub fn notice(&self, key: &str) -> Result<Option<Open>> {
+        let sql = "SELECT key, event, since, told, text FROM notice WHERE key = ?1";
+        self.db
+            .query_row(sql, [key], |row| {
+                Ok(Open {
+                    key: row.get(0)?,
+                    event: row.get(1)?,
+                    since: from_ms(row.get(2)?),
+                    told: from_ms(row.get(3)?),
+                    text: row.get(4)?,
+                })
+            })
+            .optional()
+            .map_err(|error| self.failed("read the journal", error))
+    }
+
+    /// Opens conditions (or says that they were told again), closes others, and puts the messages
+    /// (receiver, event) on their way: all of it or, after a crash, nothing.
+    pub fn tell(
+        &mut self,
+        open: &[Open],
+        close: &[String],
+        parcels: &[(String, String)],
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut write = || -> rusqlite::Result<()> {
+            let work = self.db.transaction()?;
+            for open in open {
+                work.execute(
+                    "INSERT INTO notice (key, event, since, told, text) VALUES (?1, ?2, ?3, ?4, ?5) \
+                     ON CONFLICT (key) DO UPDATE SET event = ?2, since = ?3, told = ?4, text = ?5",
+                    params![open.key, open.event, to_ms(open.since), to_ms(open.told), open.text],
+                )?;
+            }
+            for key in close {
+                work.execute("DELETE FROM notice WHERE key = ?1", [key])?;
+            }
+            for (target, event) in parcels {
+                work.execute(
+                    "INSERT INTO parcel (target, event, made, attempts, next) VALUES (?1, ?2, ?3, 0, ?3)",
+                    params![target, event, to_ms(now)],
+                )?;
+            }
+            work.commit()
+        };
+        let written: rusqlite::Result<()> = write();
+        written.map_err(|error| self.failed("write the journal", error))
+    }
+
+    /// Messages whose time has come, oldest first.
+    pub fn parcels_due(&self, now: Timestamp, most: u32) -> Result<Vec<Parcel>> {
+        let list = || -> rusqlite::Result<Vec<Parcel>> {
+            self.db
+                .prepare("SELECT id, target, event, made, attempts FROM parcel WHERE next <= ?1 ORDER BY id LIMIT ?2")?
+                .query_map(params![to_ms(now), most], |row| {
+                    Ok(Parcel {
+                        id: row.get(0)?,
+                        target: row.get(1)?,
+                        event: row.get(2)?,
+                        made: from_ms(row.get(3)?),
+                        attempts: row.get(4)?,
+                    })
+                })?
+                .collect()
+        };
+        list().map_err(|error| self.failed("read the journal", error))
+    }
+
+    /// How many messages wait.
+    pub fn parcels_waiting(&self) -> Result<i64> {
+        self.db
+            .query_row("SELECT count(*) FROM parcel", [], |row| row.get(0))
+            .map_err(|error| self.failed("read the journal", error))
+    }
+
+    /// A message arrived, or nobody tries any more.
+    pub fn parcel_done(&self, id: i64) -> Result<()> {
+        self.change("DELETE FROM parcel WHERE id = ?1", [id])
+    }
+
+    /// A message is tried again later.
+    pub fn parcel_later(&self, id: i64, next: Timestamp) -> Result<()> {
+        self.change("UPDATE parcel SET attempts = attempts + 1, next = ?2 WHERE id = ?1", params![id, to_ms(next)])
+    }
+}

@@ -1,0 +1,150 @@
+//! What is worth a message, told once: a condition opens, is repeated rarely, and closes.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rekindle_core::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Journal, Open};
+use crate::notify::Receiver;
+
+/// A condition that goes on is told again after this time.
+pub const REPEAT_AFTER: Duration = Duration::from_hours(24);
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    Start,
+    Success,
+    Failed,
+    Partial,
+    Overdue,
+    Recovered,
+    ObjectiveMissed,
+    ProofOld,
+    Capacity,
+    Digest,
+    Test,
+}
+
+impl EventKind {
+    /// The word used in configuration and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Partial => "partial",
+            Self::Overdue => "overdue",
+            Self::Recovered => "recovered",
+            Self::ObjectiveMissed => "objective-missed",
+            Self::ProofOld => "proof-old",
+            Self::Capacity => "capacity",
+            Self::Digest => "digest",
+            Self::Test => "test",
+        }
+    }
+
+    /// Every event that a receiver may choose.
+    pub const CHOICES: [Self; 7] = [
+        Self::Failed,
+        Self::Partial,
+        Self::Overdue,
+        Self::Recovered,
+        Self::ObjectiveMissed,
+        Self::ProofOld,
+        Self::Capacity,
+    ];
+
+    /// Whether it says that something is wrong.
+    pub fn is_bad(self) -> bool {
+        !matches!(self, Self::Start | Self::Success | Self::Recovered | Self::Digest | Self::Test)
+    }
+}
+
+/// One message. Holds no secret and no log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub kind: EventKind,
+    pub stack: String,
+    pub host: String,
+    /// What it is about: `backup database`, `repository`.
+    pub subject: String,
+    /// One sentence.
+    pub title: String,
+    /// What to know and what to do.
+    pub text: String,
+    pub at: Timestamp,
+    /// Same for all messages about one condition.
+    pub key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// Tells receivers, through the journal: nothing is sent here.
+pub struct Teller<'a> {
+    pub journal: &'a mut Journal,
+    pub receivers: &'a [Receiver],
+    pub now: Timestamp,
+}
+
+impl Teller<'_> {
+    /// Conditions are there; `event` tells about all of them. Told when one of them is new, and
+    /// again after [`REPEAT_AFTER`].
+    pub fn open(&mut self, keys: &[String], event: &Event) -> Result<()> {
+        let mut fresh = Vec::new();
+        for key in keys {
+            let known = self.journal.notice(key)?;
+            // A partial point after a failed run is another matter.
+            let same = known.filter(|open| open.event == event.kind.as_str());
+            let since = match same {
+                Some(open) if self.now.duration_since(open.told).unsigned_abs() < REPEAT_AFTER => continue,
+                Some(open) => open.since,
+                None => self.now,
+            };
+            let (event_word, text) = (event.kind.as_str().to_owned(), event.title.clone());
+            fresh.push(Open { key: key.clone(), event: event_word, since, told: self.now, text });
+        }
+        let Some(first) = fresh.first() else {
+            return Ok(());
+        };
+        let event = Event { key: first.key.clone(), ..event.clone() };
+        let parcels = self.parcels(&event, false);
+        self.journal.tell(&fresh, &[], &parcels, self.now)
+    }
+
+    /// Conditions are over. Told when one of them was open.
+    pub fn close(&mut self, keys: &[String], event: &Event) -> Result<()> {
+        let mut over = Vec::new();
+        for key in keys {
+            over.extend(self.journal.notice(key)?.map(|open| open.key));
+        }
+        let Some(first) = over.first() else {
+            return Ok(());
+        };
+        let event = Event { key: first.clone(), ..event.clone() };
+        let parcels = self.parcels(&event, false);
+        self.journal.tell(&[], &over, &parcels, self.now)
+    }
+
+    /// A sign of life of one run, for those who count them.
+    pub fn ping(&mut self, event: &Event) -> Result<()> {
+        let parcels = self.parcels(event, true);
+        if parcels.is_empty() {
+            return Ok(());
+        }
+        self.journal.tell(&[], &[], &parcels, self.now)
+    }
+
+    fn parcels(&self, event: &Event, pings: bool) -> Vec<(String, String)> {
+        let text = serde_json::to_string(event).unwrap_or_default();
+        let mine = self.receivers.iter().filter(|receiver| receiver.is_ping() == pings && receiver.wants(event));
+        mine.map(|receiver| (receiver.name.clone(), text.clone())).collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! How the stack stands, as `rekindle status --json` says it; remembered over restarts.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rekindle_core::schedule::{Ended, JobName, Task};
+use rekindle_core::{ComponentId, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::journal::Journal;
+
+/// The name under which the journal keeps it.
+const FACT: &str = "status";
+
+/// The newest judgement that could be made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// When the repository was last asked, and answered.
+    pub read_at: Option<Timestamp>,
+    pub points: u64,
+    pub newest_complete: Option<bool>,
+    pub components: Vec<ComponentView>,
+    /// Whether the last question was answered.
+    pub reachable: bool,
+    /// Room left for the repository, where that is known.
+    pub free_bytes: Option<u64>,
+    #[serde(default)]
+    pub total_bytes: Option<u64>,
+}
+
+/// One component in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComponentView {
+    pub id: String,
+    pub captured_at: Option<Timestamp>,
+    /// The newest moment that can be restored: that of the capture, or later with a log.
+    #[serde(default)]
+    pub data_at: Option<Timestamp>,
+    pub bytes: u64,
+    /// `met`, `at-risk` or `missed`.
+    pub verdict: String,
+    pub why: Option<String>,
+    /// When a restore of it was last proved, and how long it took.
+    #[serde(default)]
+    pub proved_at: Option<Timestamp>,
+    #[serde(default)]
+    pub restore_seconds: Option<u64>,
+}
+
+impl View {
+    /// The remembered one.
+    pub fn recall(journal: &Journal) -> Result<Self> {
+        let text = journal.fact(FACT)?;
+        let known: Option<Self> = text.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(known.unwrap_or_default())
+    }
+
+    /// Takes over what the command said, and remembers it. No answer leaves the old one, marked.
+    pub fn take(&mut self, journal: &Journal, answer: Option<&Value>, now: Timestamp) -> Result<()> {
+        let result = answer.map(|answer| &answer["result"]).filter(|result| result["components"].is_array());
+        self.reachable = result.is_some();
+        if let Some(result) = result {
+            self.read_at = Some(now);
+            self.points = result["points"].as_u64().unwrap_or(0);
+            self.newest_complete = result["newest_state"].as_str().map(|state| state == "complete");
+            let list = result["components"].as_array().map_or(&[][..], Vec::as_slice);
+            self.components = list.iter().map(|one| component(one, now)).collect();
+        }
+        let text = serde_json::to_string(self).unwrap_or_default();
+        journal.set_fact(FACT, &text)
+    }
+
+    /// Tells the journal about results that somebody else made: a backup by hand, or all of them
+    /// when the journal is new.
+    pub fn feed(&self, journal: &Journal) -> Result<()> {
+        for one in &self.components {
+            let Ok(component) = one.id.parse::<ComponentId>() else { continue };
+            for (task, moment) in [(Task::Backup, one.captured_at), (Task::Drill, one.proved_at)] {
+                if let Some(moment) = moment {
+                    journal.good_result(&JobName { task, component: Some(component.clone()) }, moment)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn component(value: &Value, now: Timestamp) -> ComponentView {
+    let moment = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
+    ComponentView {
+        id: value["component"].as_str().unwrap_or_default().to_owned(),
+        captured_at: moment("captured_at"),
+        data_at: value["age_seconds"].as_u64().map(|age| now - Duration::from_secs(age)),
+        bytes: value["bytes"].as_u64().unwrap_or(0),
+        verdict: value["verdict"].as_str().unwrap_or_default().to_owned(),
+        why: value["why"].as_str().map(str::to_owned),
+        proved_at: moment("proved_at"),
+        restore_seconds: value["restore_ms"].as_u64().map(|ms| ms.div_ceil(1000)),
+    }
+}
+
+/// The point that a run made, if the repository holds one of it: a run that was cut off after its
+/// last write was a good one.
+pub fn point_of_run<'a>(list: Option<&'a Value>, run: &str) -> Option<(&'a str, Ended)> {
+    let points = list?.pointer("/result/points")?.as_array()?;
+    let point = points.iter().find(|point| point["run"] == run)?;
+    let how = if point["state"] == "complete" { Ended::Good } else { Ended::Bad };
+    Some((point["id"].as_str()?, how))
+}

@@ -1,0 +1,78 @@
+//! `run`
+
+use clap::Args;
+use rekindle_core::schedule::{JobName, Queued, Run as Planned, Task};
+use rekindle_core::{Fault, codes};
+use rekindle_serve::{Journal, Service, Stop};
+use serde_json::json;
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::wire::{self, service};
+use crate::{group, human};
+
+/// Do one scheduled task now, with journal, metrics and messages
+///
+/// For timers and cron, where no service runs: `rekindle install cron` writes such lines. The exit code is that of the task.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// What to do
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(["backup", "verify", "drill", "prune"]))]
+    task: String,
+    /// Components or groups of a backup; none: all
+    #[arg(value_name = "COMPONENT|GROUP")]
+    components: Vec<String>,
+}
+
+impl Run {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let config = wire::config(session)?;
+        let task: Task = self.task.parse().map_err(|bad| Fault::new(codes::CLI_USAGE, "read the task").because(bad))?;
+        let names: Vec<Option<rekindle_core::ComponentId>> = if task == Task::Backup {
+            let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
+            let mut wanted = group::wanted(&self.components, &known, Some(&config))?;
+            if wanted.is_empty() {
+                wanted = config.components.iter().map(|one| one.id.clone()).collect();
+            }
+            wanted.into_iter().map(Some).collect()
+        } else if self.components.is_empty() {
+            vec![None]
+        } else {
+            return Err(Fault::new(codes::CLI_USAGE, format!("{task} components: it is for the whole repository"))
+                .hint(format!("rekindle run {task}"))
+                .into());
+        };
+        let now = session.now();
+        let queued = |component| Queued {
+            job: JobName { task, component },
+            slot: now,
+            since: now,
+            missed: 0,
+            // Nobody but the next line of the crontab tries again.
+            attempt: rekindle_core::schedule::ATTEMPTS_MAX,
+            hold: None,
+        };
+        let plan = Planned { task, jobs: names.into_iter().map(queued).collect() };
+        let directory = service::state_directory(&config)?;
+        let _alone = service::only_one(&directory)?;
+        let journal = Journal::open(&directory, now)?;
+        let setup = service::setup(session, &config)?;
+        let stop: Stop = service::stop(session);
+        let report = session.runtime.block_on(Box::pin(async {
+            let mut service = Service::new(setup, journal)?;
+            service.recover(&mut stop.clone()).await?;
+            service.once(plan, &stop).await
+        }))?;
+        let code = report.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+        let elapsed = human::seconds(u64::try_from(session.now().duration_since(now).as_secs()).unwrap_or(0));
+        let text = format!("{task} ended with {code} after {elapsed}\n");
+        let answer = Answer::words(json!({"task": task, "answer": report.answer}), text).exit(code);
+        Ok(match report.problem {
+            None => answer,
+            Some((id, why)) => {
+                let code = codes::all().find(|code| code.id == id).unwrap_or(codes::SERVE_CHILD);
+                answer.with_fault(Fault::new(code, format!("run {task}")).because(why).hint("rekindle status"))
+            }
+        })
+    }
+}
