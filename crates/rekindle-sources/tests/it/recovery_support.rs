@@ -201,6 +201,7 @@ impl World {
         })
     }
 
+    #[expect(clippy::unused_self, reason = "said of a world, as the others")]
     pub(crate) fn recover_to(
         &self,
         recovery: Recovery,
