@@ -45,6 +45,8 @@ fn archiving(archive: &Path) -> Vec<(String, String)> {
         ("archive_mode", "on".to_owned()),
         ("archive_command", format!("mkdir -p {archive} && cp %p {archive}/part && mv {archive}/part {archive}/%f")),
         ("track_commit_timestamp", "on".to_owned()),
+        // It commits when it likes; tests count commits.
+        ("autovacuum", "off".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()
@@ -199,6 +201,7 @@ impl World {
         })
     }
 
+    #[expect(clippy::unused_self, reason = "said of a world, as the others")]
     pub(crate) fn recover_to(
         &self,
         recovery: Recovery,

@@ -20,6 +20,7 @@ use crate::{group, human};
 /// Recovery of a PostgreSQL base backup to a moment.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recovery to a moment (PostgreSQL base backups)")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct RecoveryArgs {
     /// To this time, with its zone: "2026-11-22 14:30:00Z", "… +02:00" or "… Europe/Berlin"
     #[arg(long, value_name = "TIME", group = "moment")]

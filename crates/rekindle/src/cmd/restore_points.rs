@@ -62,16 +62,15 @@ fn list(session: &Session, word: Option<&str>) -> Result<Answer, Faults> {
     if let Some(config) = &config {
         view.points.retain(|point| point.manifest().stack == config.stack.name);
     }
-    let ids: Vec<ComponentId> = match word {
-        Some(word) => vec![recovery::postgres(word, &view.points, config.as_ref())?],
-        None => {
-            let all = view.points.iter().flat_map(|point| &point.manifest().components);
-            let mut ids: Vec<ComponentId> =
-                all.filter(|one| one.kind == ComponentKind::Postgres).map(|one| one.id.clone()).collect();
-            ids.sort();
-            ids.dedup();
-            ids
-        }
+    let ids: Vec<ComponentId> = if let Some(word) = word {
+        vec![recovery::postgres(word, &view.points, config.as_ref())?]
+    } else {
+        let all = view.points.iter().flat_map(|point| &point.manifest().components);
+        let mut ids: Vec<ComponentId> =
+            all.filter(|one| one.kind == ComponentKind::Postgres).map(|one| one.id.clone()).collect();
+        ids.sort();
+        ids.dedup();
+        ids
     };
     let archive = Archive::new(&repository, Arc::new(SystemClock));
     let (context, _scratch) = session.context()?;

@@ -150,7 +150,7 @@ async fn ask(options: &PostgresOptions, running: &Running, wanted: &Wanted, find
         match database(options, running, &name, *until, findings).await {
             Ok(()) => {}
             Err(fault) => {
-                findings.push(Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"))
+                findings.push(Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"));
             }
         }
     }

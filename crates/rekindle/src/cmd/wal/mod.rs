@@ -3,6 +3,7 @@
 mod bases;
 mod bind;
 mod fetch;
+mod heartbeat;
 mod push;
 mod server;
 mod spool;
@@ -41,6 +42,7 @@ enum Verb {
     #[command(hide = true)]
     Prefetch(fetch::Fetch),
     Stream(stream::Stream),
+    Heartbeat(heartbeat::Heartbeat),
     Status(status::Status),
     Verify(verify::Verify),
     Bind(bind::Bind),
@@ -53,6 +55,7 @@ impl Wal {
             Verb::Fetch(command) => command.run(session),
             Verb::Prefetch(command) => command.prefetch(session),
             Verb::Stream(command) => command.run(session),
+            Verb::Heartbeat(command) => command.run(session),
             Verb::Status(command) => command.run(session),
             Verb::Verify(command) => command.run(session),
             Verb::Bind(command) => command.run(session),
