@@ -14,6 +14,10 @@ class Figures:
     cpu: float
     peak_mib: float
 
+    def then(self, other):
+        """Both, one after the other."""
+        return Figures(self.wall + other.wall, self.cpu + other.cpu, max(self.peak_mib, other.peak_mib))
+
 
 def run(command, environment=None):
     """Runs a command to its end. A peer that fails ends the benchmark: no figure of a failed run."""

@@ -1,7 +1,7 @@
 //! `backup`
 
 use std::fmt::Write as _;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::sync::Arc;
 
 use clap::Args;
@@ -63,24 +63,10 @@ struct Opened {
 
 impl Opened {
     fn new(session: &Session, config: &Config) -> Result<Self, Faults> {
-        let alone = alone(config)?;
+        let alone = wire::alone::alone(config)?;
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, config, given.as_ref())?;
         Ok(Self { repository: Arc::new(wire::open(session, &place)?), alone })
-    }
-}
-
-/// Keeps a second run of this stack on this host from starting. A configuration file is what a stack
-/// is, so the lock (flock(2)) is on it: it needs no place of its own and ends with the process.
-fn alone(config: &Config) -> Result<Option<File>> {
-    let what = || format!("start a run of the stack `{}`", config.stack.name);
-    match File::open(&config.file).map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), file)) => Ok(Some(file)),
-        Ok((Err(TryLockError::WouldBlock), _)) => Err(Fault::new(codes::ENGINE_RUNNING, what())
-            .because(format!("another run with {} is active", config.file.display()))
-            .hint("wait until it has ended")),
-        // Some network file systems have no such locks; the repository's own lock is still there.
-        Ok((Err(TryLockError::Error(_)), _)) | Err(_) => Ok(None),
     }
 }
 

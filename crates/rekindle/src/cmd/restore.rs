@@ -125,6 +125,11 @@ impl Restore {
                 session.progress.phase(id.as_str(), &text);
             }
         }
+        // What is replaced must not be saved half at the same time; the safety point is a run as well.
+        let _alone = match config.as_ref().filter(|_| self.in_place) {
+            Some(config) => wire::alone::alone(config)?,
+            None => None,
+        };
         let (context, _scratch) = session.context()?;
         let work = restore(plan, repository, wire::containers::hook_runner(config.as_ref()), &context);
         let summary = session.runtime.block_on(work)?;
@@ -187,6 +192,11 @@ impl Restore {
             recovery: Some(resolved),
         };
         let plan = RestorePlan::new(point.id().clone(), vec![RestoreItem { component, request }], None)?;
+        // What is replaced must not be saved half at the same time; the safety point is a run as well.
+        let _alone = match config.as_ref().filter(|_| self.in_place) {
+            Some(config) => wire::alone::alone(config)?,
+            None => None,
+        };
         let (context, _scratch) = session.context()?;
         let work = restore(plan, Arc::clone(repository) as _, wire::containers::hook_runner(config), &context);
         Ok(answer(&session.runtime.block_on(work)?))

@@ -143,6 +143,13 @@ fn text(report: &VerifyReport, read_data: bool) -> String {
         }
         more(&mut text, usize::try_from(point.path_count).unwrap_or(usize::MAX));
     }
+    for point in &report.unrecorded {
+        let _ = writeln!(
+            text,
+            "warning: the ledger has no record of point {}: its run was stopped at its very end, or the newest record was removed; the next backup records it again",
+            point.short()
+        );
+    }
     if report.is_good() {
         text.push_str("nothing is wrong\n");
     }

@@ -1,5 +1,6 @@
 //! Adapters are built from the configuration here, and nowhere else.
 
+pub(crate) mod alone;
 pub(crate) mod components;
 pub(crate) mod containers;
 mod monitoring;

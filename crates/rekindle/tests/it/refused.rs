@@ -41,6 +41,35 @@ fn a_locked_repository_is_11() {
 }
 
 #[test]
+fn two_runs_of_a_stack_exclude_each_other_and_a_restore_in_place_is_one() {
+    let place = set_up::place();
+    backup(&place);
+    // As a running backup holds it.
+    let held = std::fs::File::open(place.path().join("rekindle.toml")).unwrap();
+    held.try_lock().unwrap();
+    for arguments in [&["backup"][..], &["restore", "latest", "--in-place"]] {
+        place.ends(11, arguments).says("RK-EN-006", &["another run"]);
+    }
+    place.ends(0, &["restore", "latest", "--to", "new"]);
+    drop(held);
+    place.ends(0, &["restore", "latest", "--in-place"]);
+}
+
+#[test]
+fn a_removed_newest_record_of_the_ledger_is_told() {
+    let place = set_up::place();
+    let point = backup(&place);
+    let records = std::fs::read_dir(place.path().join("repo/rekindle/ledger")).unwrap();
+    std::fs::remove_file(records.map(|record| record.unwrap().path()).max().unwrap()).unwrap();
+    // A run that dies right after its point leaves the same: it is told, and it is no damage.
+    let told = place.ends(0, &["verify"]).out;
+    assert!(told.contains(&format!("the ledger has no record of point {}", &point[..8])), "{told}");
+    assert_eq!(place.json(0, &["verify"])["result"]["unrecorded"], json!([point]));
+    backup(&place);
+    assert_eq!(place.json(0, &["verify"])["result"]["unrecorded"], json!([]));
+}
+
+#[test]
 fn a_damaged_repository_is_13() {
     let place = set_up::place();
     let noise: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
