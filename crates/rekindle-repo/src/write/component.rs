@@ -16,7 +16,7 @@ use super::cut::Cut;
 use super::directories::Finished;
 use super::earlier::{Earlier, held, unchanged};
 use super::feed::Feed;
-use super::job::{Chunk, ComponentRun, FileOutcome, Job, Report, Stored};
+use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
 use super::links::{LinkKey, LinkRole, Links};
 use super::placement::Placement;
 use super::worker::send;
@@ -27,8 +27,6 @@ use crate::format::node::{Node, NodeContent};
 const ENTRIES_IN_FLIGHT_MAX: usize = 512;
 /// Files from here on are cut on the pulling thread, so that all workers share one file.
 const BIG_FILE_BYTES: u64 = 16 << 20;
-/// Chunks go to a worker together until they have this length.
-const CHUNKS_TOGETHER_BYTES: usize = 1 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An entry on its way.
@@ -74,9 +72,6 @@ pub(super) struct Puller<'a> {
     tally: Tally,
     pub(super) files: u64,
     pub(super) feed: Feed,
-    /// Chunks that wait for others to go with.
-    kept_back: Vec<Chunk>,
-    kept_back_bytes: usize,
 }
 
 impl<'a> Puller<'a> {
@@ -102,8 +97,6 @@ impl<'a> Puller<'a> {
             tally: Tally::default(),
             files: 0,
             feed: Feed::default(),
-            kept_back: Vec::new(),
-            kept_back_bytes: 0,
         }
     }
 
@@ -190,22 +183,6 @@ impl<'a> Puller<'a> {
         self.send(Job::File { entry: number, source })
     }
 
-    /// Takes a chunk to store; small ones are kept back until there are enough of them.
-    pub(super) fn send_chunk(&mut self, chunk: Chunk) -> Result<()> {
-        self.kept_back_bytes += chunk.content.len();
-        self.kept_back.push(chunk);
-        if self.kept_back_bytes >= CHUNKS_TOGETHER_BYTES { self.send_chunks() } else { Ok(()) }
-    }
-
-    fn send_chunks(&mut self) -> Result<()> {
-        if self.kept_back.is_empty() {
-            return Ok(());
-        }
-        self.kept_back_bytes = 0;
-        let chunks = std::mem::take(&mut self.kept_back);
-        self.send(Job::Chunks(chunks))
-    }
-
     pub(super) fn send(&self, job: Job) -> Result<()> {
         send(self.shared, &self.queue, &self.run, job)
     }
@@ -256,8 +233,6 @@ impl<'a> Puller<'a> {
 
     /// Waits for one report.
     pub(super) fn receive(&mut self) -> Result<()> {
-        // What is waited for may be among the chunks that were kept back.
-        self.send_chunks()?;
         loop {
             match self.reports.recv_timeout(LOOK_EVERY) {
                 Ok(report) => return self.take_report(report),
@@ -283,14 +258,12 @@ impl<'a> Puller<'a> {
                 self.waiting(entry)?.state = State::Settled(settled);
                 Ok(())
             }
-            Report::Chunks(stored) => {
-                for (entry, part, id) in stored? {
-                    match &mut self.waiting(entry)?.state {
-                        State::Cut(cut) => cut.stored(part, id)?,
-                        _ => return Err(misplaced()),
-                    }
+            Report::Chunk { entry, part, id } => {
+                let id = id?;
+                match &mut self.waiting(entry)?.state {
+                    State::Cut(cut) => cut.stored(part, id),
+                    _ => Err(misplaced()),
                 }
-                Ok(())
             }
         }
     }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::component::{Puller, Settled, State};
 use super::feed::Feed;
-use super::job::{Chunk, Stored};
+use super::job::{Job, Stored};
 use super::worker::{READS_MAX, too_many_reads};
 use crate::format::Id;
 
@@ -140,7 +140,7 @@ impl Puller<'_> {
             bytes += chunk.len() as u64;
             let content = chunk.to_vec();
             let part = self.cut_state(entry)?.next_part();
-            self.send_chunk(Chunk { entry, part, content })?;
+            self.send(Job::Chunk { entry, part, content })?;
             self.drain()?;
         }
         Ok(match read.close()? {

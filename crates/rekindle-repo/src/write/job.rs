@@ -50,28 +50,16 @@ pub(super) enum Job {
         entry: u64,
         source: Box<dyn ContentSource>,
     },
-    /// Chunks of streams and big files. Small ones come several at a time: handing each over by
-    /// itself costs more than storing it.
-    Chunks(Vec<Chunk>),
+    /// One chunk of a stream or of a big file.
+    Chunk { entry: u64, part: usize, content: Vec<u8> },
     /// A directory.
     Tree { id: Id, json: Vec<u8> },
 }
 
-/// One chunk of the content of an entry.
-pub(super) struct Chunk {
-    pub(super) entry: u64,
-    pub(super) part: usize,
-    pub(super) content: Vec<u8>,
-}
-
 /// What became of a job.
 pub(super) enum Report {
-    File {
-        entry: u64,
-        outcome: Result<FileOutcome>,
-    },
-    /// Entry, part and id of each chunk.
-    Chunks(Result<Vec<(u64, usize, Id)>>),
+    File { entry: u64, outcome: Result<FileOutcome> },
+    Chunk { entry: u64, part: usize, id: Result<Id> },
     Tree(Result<()>),
 }
 

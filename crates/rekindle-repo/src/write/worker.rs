@@ -13,12 +13,11 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Shared;
 use super::feed::Feed;
-use super::job::{Chunk, ComponentRun, FileOutcome, Job, Report, Stored};
+use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
 use super::seal::Sealer;
 use crate::format::pack::BlobKind;
 
-/// Jobs that wait, for each worker. One holds a chunk of up to 16 MiB, or about 1 MiB in
-/// smaller ones.
+/// Jobs that wait, for each worker. A waiting chunk has up to 16 MiB, about 1 MiB as a rule.
 const JOBS_WAITING_PER_WORKER: usize = 2;
 /// How often a content that changes while it is read is read again before we call it a mistake
 /// of the source, which has its own, lower limit.
@@ -98,22 +97,22 @@ impl Worker {
 
     fn work(mut self, tasks: &Receiver<Task>) {
         for (run, job) in tasks {
-            let report =
-                match job {
-                    Job::File { entry, source } => {
-                        Report::File { entry, outcome: self.guard(&run, |worker, run| worker.file(run, source)) }
-                    }
-                    Job::Chunks(chunks) => Report::Chunks(self.guard(&run, |worker, run| {
-                        let store = |chunk: &Chunk| {
-                            let id = worker.sealer.store(&worker.shared, run, BlobKind::Data, &chunk.content)?;
-                            Ok((chunk.entry, chunk.part, id))
-                        };
-                        chunks.iter().map(store).collect()
-                    })),
-                    Job::Tree { id, json } => Report::Tree(self.guard(&run, |worker, run| {
+            let report = match job {
+                Job::File { entry, source } => {
+                    Report::File { entry, outcome: self.guard(&run, |worker, run| worker.file(run, source)) }
+                }
+                Job::Chunk { entry, part, content } => Report::Chunk {
+                    entry,
+                    part,
+                    id: self
+                        .guard(&run, |worker, run| worker.sealer.store(&worker.shared, run, BlobKind::Data, &content)),
+                },
+                Job::Tree { id, json } => {
+                    Report::Tree(self.guard(&run, |worker, run| {
                         worker.sealer.store_as(&worker.shared, run, BlobKind::Tree, id, &json)
-                    })),
-                };
+                    }))
+                }
+            };
             // The component may have ended with an error and not wait for reports any more.
             let _ = run.reports.send(report);
         }
