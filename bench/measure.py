@@ -49,12 +49,13 @@ class Table:
         self.figures.setdefault(scenario, {}).setdefault(tool, []).append(figures)
         print(f"  {scenario}: {tool}: {figures.wall:.2f} s", file=sys.stderr)
 
-    def show(self, ours):
+    def show(self, ours="rekindle"):
         print("| scenario | tool | wall s | CPU s | peak MiB | rekindle / it |")
         print("|---|---|---|---|---|---|")
         for scenario in self.scenarios:
             rows = self.figures.get(scenario, {})
-            base = statistics.median(f.wall for f in rows[ours])
+            # Without a figure of ours there is nothing to compare with.
+            base = statistics.median(f.wall for f in rows[ours]) if ours in rows else float("nan")
             for tool in sorted(rows, key=lambda name: name != ours):
                 wall = statistics.median(f.wall for f in rows[tool])
                 cpu = statistics.median(f.cpu for f in rows[tool])

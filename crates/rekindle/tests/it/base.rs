@@ -43,6 +43,7 @@ impl Stack {
         let place = Place::new();
         // PostgreSQL reads what is restored below it.
         std::fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        place.write("uploads/unused", "");
         place.write("key", "canary-repository\n");
         place.write("postgres-password", "canary-base");
         let root = place.path().display();
@@ -59,7 +60,7 @@ impl Stack {
         let repo = format!("file://{root}/repo");
         place.ends(
             0,
-            &["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "/nowhere"],
+            &["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "uploads"],
         );
         Self { place, postgres }
     }
@@ -68,7 +69,7 @@ impl Stack {
     fn backup(&self, code: i32) -> Value {
         self.place.json(code, &["backup"]);
         let shown = self.place.json(0, &["show", "latest"]);
-        shown["result"]["components"][0].clone()
+        record_of(&shown)
     }
 
     /// The newest point, restored by stock restic and given to PostgreSQL's user; its data directory.
@@ -109,6 +110,10 @@ impl Stack {
     fn sum(&self, table: &str) -> String {
         sum(&self.postgres, table)
     }
+}
+
+fn record_of(shown: &Value) -> Value {
+    shown["result"]["manifest"]["components"][0].clone()
 }
 
 fn sum(server: &Postgres, table: &str) -> String {
@@ -246,7 +251,8 @@ fn the_second_backup_of_17_and_18_sends_and_stores_what_changed() {
         stack.postgres.psql("postgres", "ALTER SYSTEM SET summarize_wal = off; SELECT pg_reload_conf()");
         let restarted = stack.place.json(0, &["backup", "--force"]);
         assert_eq!(restarted["result"]["state"], "complete");
-        let full = stack.place.json(0, &["show", "latest"])["result"]["components"][0]["details"]["taken"].clone();
+        let full =
+            stack.place.json(0, &["show", "latest"])["result"]["manifest"]["components"][0]["details"]["taken"].clone();
         assert_eq!(full["kind"], "full", "{full}");
         assert!(full["why"].as_str().is_some_and(|why| !why.is_empty()), "{full}");
     }

@@ -8,7 +8,7 @@ use rekindle_core::entry::Entries;
 use rekindle_core::note::{NoteClass, Notes};
 use rekindle_core::port::{Capture, Previous, RunContext, StoreShape};
 use rekindle_core::proof::{CaptureProof, hex};
-use rekindle_core::wal::{BaseBackup, Owner, Tablespace, WalLog};
+use rekindle_core::wal::{BaseBackup, Hold, Owner, SlotName, Tablespace, WalLog};
 use rekindle_core::witness::Witness;
 use rekindle_core::{Cancel, ComponentId, ComponentKind, Fault, PointId, Result, codes};
 
@@ -19,11 +19,11 @@ use super::preflight::{self, Facts, INCREMENTAL_MAJOR, SlotFound};
 use super::{PhysicalOptions, chunk_bytes, cover};
 use crate::postgres::blocking;
 use crate::postgres::replication::{
-    BaseCommand, BaseEnd, BaseStart, BaseStream, Checkpoint, Replication, ReplicationOptions, ServerError,
+    BaseCommand, BaseEnd, BaseStart, BaseStream, Checkpoint, Replication, ReplicationOptions, ServerError, server_error,
 };
 
-/// WAL that the backup needs is kept so long by a hold, from its begin and again from its end: it
-/// is a point by then, which retention knows by itself.
+/// WAL that the backup needs is kept so long by a hold, from its begin, and from its end on: by then it
+/// is a point, which retention knows by itself.
 const HOLD: Duration = Duration::from_hours(48);
 const HOLD_AFTER: Duration = Duration::from_hours(1);
 /// Longest manifest of an earlier point that is read back.
@@ -38,7 +38,14 @@ struct Begun {
     /// By the server's clock, before the backup began.
     started: jiff::Timestamp,
     slot: SlotFound,
-    log: Option<Arc<dyn WalLog>>,
+    log: Option<HeldLog>,
+}
+
+/// The log of the cluster, with the hold that keeps retention away from what the backup needs.
+#[derive(Clone)]
+struct HeldLog {
+    log: Arc<dyn WalLog>,
+    hold: Hold,
 }
 
 /// Starts a base backup.
@@ -53,7 +60,9 @@ pub(in crate::postgres) async fn begin(
     let (options, cancel) = (options.clone(), context.cancel.clone());
     let (owner, run_options, server_options) =
         (Owner { stack: options.stack.clone(), component: id.clone() }, options.clone(), server.clone());
-    let begun = blocking(move || start(&owner, &server_options, &run_options, previous.as_ref(), &cancel)).await?;
+    let meanwhile = SlotName::derived("base", &format!("{}_{id}", context.run));
+    let begun =
+        blocking(move || start(&owner, &server_options, &run_options, &meanwhile, previous.as_ref(), &cancel)).await?;
     Ok(Box::new(PhysicalCapture::new(id.clone(), server, options, begun, context)))
 }
 
@@ -61,6 +70,7 @@ fn start(
     owner: &Owner,
     server: &ReplicationOptions,
     options: &PhysicalOptions,
+    meanwhile: &SlotName,
     previous: Option<&Previous>,
     cancel: &Cancel,
 ) -> Result<Begun> {
@@ -71,13 +81,14 @@ fn start(
         Some(open) if options.wal.keeps_log() => {
             let log = open()?.bind(owner, facts.cluster)?;
             let why = format!("a base backup of `{}` runs", owner.component);
-            log.hold(facts.identity.timeline, facts.identity.position, &why, HOLD)?;
-            Some(log)
+            let hold = log.hold(facts.identity.timeline, facts.identity.position, &why, HOLD)?;
+            Some(HeldLog { log, hold })
         }
         _ => None,
     };
     let slot = preflight::slot(&mut session, options)?;
-    let (started, session) = session.clock()?;
+    let (started, mut session) = session.clock()?;
+    keep_wal(&mut session, meanwhile)?;
     let full = BaseCommand {
         label: format!("rekindle {}", owner.component),
         checkpoint: Checkpoint::Fast,
@@ -96,7 +107,8 @@ fn start(
                 // wrong with the server or the network will show again.
                 Err(fault) => {
                     cancel.check()?;
-                    let session = Replication::connect(server, cancel)?;
+                    let mut session = Replication::connect(server, cancel)?;
+                    keep_wal(&mut session, meanwhile)?;
                     let stream = session.base_backup(&full)?;
                     return Ok(begun(stream, None, Taken::Full { why: fault.chain() }));
                 }
@@ -105,6 +117,18 @@ fn start(
     };
     let stream = session.base_backup(&full)?;
     Ok(begun(stream, None, Taken::Full { why }))
+}
+
+/// Keeps the server from removing WAL that the backup is going to send at its end. Without a free
+/// slot the backup is tried all the same: when WAL is gone by then, the server says so.
+fn keep_wal(session: &mut Replication, meanwhile: &SlotName) -> Result<()> {
+    match session.keep_wal(meanwhile) {
+        // A session that failed before may still be ending on the server.
+        Err(fault) if server_error(&fault).is_some_and(|error| error.is_duplicate() || error.is_no_slot_free()) => {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 fn upload_and_start(mut session: Replication, manifest: &[u8], command: &BaseCommand) -> Result<BaseStream> {
@@ -171,7 +195,7 @@ struct PhysicalCapture {
     taken: Taken,
     started: jiff::Timestamp,
     slot: SlotFound,
-    log: Option<Arc<dyn WalLog>>,
+    log: Option<HeldLog>,
     chunk_bytes: usize,
     entries: Option<Entries>,
     ended: EndedSlot,
@@ -274,28 +298,38 @@ impl PhysicalCapture {
         }
     }
 
-    /// Waits for the log. When it does not come and the slot is ours of this run, nobody reads it:
-    /// it would fill the server's disk.
+    /// What waits for the log. Blocking.
     fn wait_for_log(&self, ended: &Ended) -> Option<impl FnOnce() -> Result<()> + Send + 'static> {
-        let log = self.log.clone()?;
+        let held = self.log.clone()?;
         self.context.monitor.phase(self.id.as_str(), "wait for WAL");
         let (ranges, longest) = (ended.manifest.wal_ranges.clone(), self.options.cover_timeout);
-        let (cancel, server) = (self.context.cancel.clone(), self.server.clone());
+        let (cancel, give_up) = (self.context.cancel.clone(), self.give_up());
+        Some(move || match cover::wait(&held.log, &ranges, longest, &cancel) {
+            Ok(()) => held.log.extend(&held.hold, HOLD_AFTER).map(drop),
+            Err(fault) => {
+                give_up();
+                Err(fault)
+            }
+        })
+    }
+
+    /// What lets go of everything a backup that failed holds. Blocking. A slot of this run that
+    /// nobody reads by now would fill the server's disk; dropping one that is in use fails, as it
+    /// should.
+    fn give_up(&self) -> impl FnOnce() + Send + 'static {
+        let (held, server) = (self.log.clone(), self.server.clone());
         let slot = (self.slot == SlotFound::Created).then(|| self.options.slot.clone());
-        let (timeline, from) = (self.start.timeline, self.start.start);
-        let why = format!("a base backup of `{}` becomes a point", self.id);
-        Some(move || {
-            let waited = cover::wait(&log, &ranges, longest, &cancel);
-            if waited.is_err()
-                && let Some(slot) = slot
+        move || {
+            if let Some(held) = held {
+                // It expires by itself otherwise.
+                let _ = held.log.release(&held.hold);
+            }
+            if let Some(slot) = slot
                 && let Ok(mut session) = Replication::connect(&server, &Cancel::new())
             {
-                // Fails when somebody uses it, which is as it should be.
                 let _ = session.drop_idle_slot(&slot);
             }
-            waited?;
-            log.hold(timeline, from, &why, HOLD_AFTER).map(drop)
-        })
+        }
     }
 }
 
@@ -339,5 +373,11 @@ impl Capture for PhysicalCapture {
 
     async fn abort(self: Box<Self>) {
         // The connection ended with the entries, and the server gives up by itself.
+        let give_up = self.give_up();
+        let _ = blocking(move || {
+            give_up();
+            Ok(())
+        })
+        .await;
     }
 }

@@ -64,3 +64,47 @@ pub(super) fn wait(log: &Arc<dyn WalLog>, ranges: &[WalRange], longest: Duration
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rekindle_core::wal::{Cluster, Lsn, Sealed, SystemId, Timeline};
+
+    use super::*;
+
+    const SIZE: SegmentSize = SegmentSize::DEFAULT;
+
+    fn inventory(files: &[&str]) -> Inventory {
+        let sealed = Sealed { stored_bytes: 1, stored_at: None };
+        Inventory {
+            cluster: Cluster { system: SystemId(1), segment_size: SIZE },
+            segments: files.iter().map(|file| (SegmentName::parse(file, SIZE).unwrap(), sealed)).collect(),
+            tails: BTreeMap::new(),
+            left_tails: BTreeSet::new(),
+            histories: BTreeSet::new(),
+            gaps: Vec::new(),
+            holds: Vec::new(),
+        }
+    }
+
+    fn lacks(ranges: &[WalRange], files: &[&str]) -> Vec<String> {
+        missing(&needed(ranges, SIZE), &inventory(files)).iter().map(|name| name.file(SIZE)).collect()
+    }
+
+    #[test]
+    fn every_segment_of_the_ranges_counts_and_none_beyond() {
+        let range = |timeline, start, end| WalRange { timeline: Timeline(timeline), start: Lsn(start), end: Lsn(end) };
+        let two = [range(1, 0x200_0028, 0x300_0100)];
+        let (first, second) = ("000000010000000000000002", "000000010000000000000003");
+        assert_eq!(lacks(&two, &[first, second]), [] as [&str; 0]);
+        assert_eq!(lacks(&two, &[first]), [second]);
+        assert_eq!(lacks(&two, &[second]), [first]);
+        // An end on the border needs nothing of the segment behind it.
+        assert_eq!(lacks(&[range(1, 0x200_0028, 0x300_0000)], &[first]), [] as [&str; 0]);
+        // The segment in which timeline 1 was left is finished on timeline 2 only.
+        let switched = [range(1, 0x200_0028, 0x200_1000), range(2, 0x200_1000, 0x200_2000)];
+        assert_eq!(lacks(&switched, &["000000020000000000000002"]), [] as [&str; 0]);
+        assert_eq!(lacks(&switched, &[first]), ["000000020000000000000002"]);
+    }
+}

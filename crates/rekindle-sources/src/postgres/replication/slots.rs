@@ -42,6 +42,13 @@ impl Replication {
         self.wire.answers(&what, &format!("CREATE_REPLICATION_SLOT {name} PHYSICAL RESERVE_WAL")).map(drop)
     }
 
+    /// The same for as long as this session lives: what a base backup on it needs is not removed
+    /// meanwhile.
+    pub fn keep_wal(&mut self, name: &SlotName) -> Result<()> {
+        let what = named("create", name);
+        self.wire.answers(&what, &format!("CREATE_REPLICATION_SLOT {name} TEMPORARY PHYSICAL RESERVE_WAL")).map(drop)
+    }
+
     /// `DROP_REPLICATION_SLOT … WAIT`: also when somebody has just stopped using it.
     pub fn drop_slot(&mut self, name: &SlotName) -> Result<()> {
         self.wire.answers(&named("drop", name), &format!("DROP_REPLICATION_SLOT {name} WAIT")).map(drop)
@@ -109,6 +116,11 @@ impl ServerError {
     /// Whether a slot that was to be created is there already.
     pub fn is_duplicate(&self) -> bool {
         self.code == "42710"
+    }
+
+    /// Whether every slot of the server is taken (`max_replication_slots`).
+    pub fn is_no_slot_free(&self) -> bool {
+        matches!(self.code.as_str(), "53400" | "55000")
     }
 
     /// Whether what was asked for is not there (a slot, mostly).
