@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
+use rekindle_core::tripwire::Thresholds;
 use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
@@ -27,6 +28,10 @@ pub struct Config {
     pub hooks: Hooks,
     /// `None`: nothing is ever removed.
     pub retention: Option<Policy>,
+    /// For components without one of their own.
+    pub tripwire: Thresholds,
+    /// Around the recovery of the whole stack.
+    pub recover: Recover,
 }
 
 /// What is backed up together.
@@ -98,6 +103,19 @@ pub struct Component {
     pub schedule: Option<Schedule>,
     pub objective: Objective,
     pub hooks: Hooks,
+    pub tripwire: Thresholds,
+    pub recover: Recover,
+}
+
+/// How a server or an application is stopped and started by `recover`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recover {
+    pub stop: Vec<Command>,
+    pub start: Vec<Command>,
+    /// For each command.
+    pub timeout: Option<Duration>,
+    /// Longest wait until what was started answers.
+    pub ready: Option<Duration>,
 }
 
 impl Component {

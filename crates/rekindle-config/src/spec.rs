@@ -55,6 +55,38 @@ pub(crate) const ROOT: &[Key] = &[
     key("group", Shape::Groups, "Words for several components at once, as `app = [\"uploads\", \"settings\"]`."),
     key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
     key("retention", Shape::Table(RETENTION), "Which points `forget` keeps. Without it nothing is removed."),
+    key(
+        "tripwire",
+        Shape::Table(TRIPWIRE),
+        "When a point is suspicious, because it differs sharply from earlier ones.",
+    ),
+    key("recover", Shape::Table(RECOVER), "What `recover` runs for the application: `stop` first, `start` last."),
+];
+
+pub(crate) const TRIPWIRE: &[Key] = &[
+    key("enabled", Shape::Bool, "Whether captures are compared with earlier ones (default true)."),
+    key("history", COUNT, "Earlier captures to compare with (default 14)."),
+    key("history-min", COUNT, "With fewer, only what is gone altogether is suspicious (default 3)."),
+    key("drop-percent", PERCENT, "Sizes and counts that fall by more than this (default 50)."),
+    key(
+        "growth-percent",
+        Shape::Integer { min: 101, max: 100_000 },
+        "Sizes and counts that grow to more than this (default 300).",
+    ),
+    key("change-percent", PERCENT, "New bytes as a share of all bytes (default 60)."),
+    key("incompressible-percent", PERCENT, "What new bytes take after compression (default 85)."),
+    key("deviations", COUNT, "How far a share must be from its usual value, in its usual spread (default 6)."),
+    key("count-min", COUNT, "Fewer rows, keys and entries are not judged (default 20)."),
+    key("bytes-min", Shape::Integer { min: 1, max: 1 << 50 }, "Fewer bytes are not judged (default 1048576)."),
+];
+
+const PERCENT: Shape = Shape::Integer { min: 1, max: 100 };
+
+pub(crate) const RECOVER: &[Key] = &[
+    key("stop", Shape::Commands, "Run before anything is restored; a failure of one is told and does not end it."),
+    key("start", Shape::Commands, "Run once the data is in place and checked."),
+    key("timeout", Shape::Duration, "Longest time of one command (default 5m)."),
+    key("ready", Shape::Duration, "Longest wait until what was started answers (default 1m)."),
 ];
 
 pub(crate) const STACK: &[Key] = &[
@@ -149,6 +181,9 @@ const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
 const COMPONENT_HOOKS: Key = key("hooks", Shape::Table(HOOKS), "Programs run around this component.");
+const COMPONENT_TRIPWIRE: Key =
+    key("tripwire", Shape::Table(TRIPWIRE), "Differs from `[tripwire]` for this component.");
+const COMPONENT_RECOVER: Key = key("recover", Shape::Table(RECOVER), "How `recover` stops and starts its server.");
 
 pub(crate) const POSTGRES: &[Key] = &[
     KIND,
@@ -181,6 +216,8 @@ pub(crate) const POSTGRES: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const REDIS: &[Key] = &[
@@ -197,6 +234,8 @@ pub(crate) const REDIS: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const FILES: &[Key] = &[
@@ -210,6 +249,8 @@ pub(crate) const FILES: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const PROMETHEUS: &[Key] = &[
@@ -235,6 +276,8 @@ pub(crate) const PROMETHEUS: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const GRAFANA: &[Key] = &[
@@ -256,6 +299,8 @@ pub(crate) const GRAFANA: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const POLICY: &[Key] = &[
@@ -288,6 +333,8 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("[stack]", STACK),
         ("[repository]", REPOSITORY),
         ("[retention]", RETENTION),
+        ("[tripwire]", TRIPWIRE),
+        ("[recover]", RECOVER),
         ("[hooks]", HOOKS),
         ("a component's `objective`", OBJECTIVE),
         ("a files component's `policy`", POLICY),

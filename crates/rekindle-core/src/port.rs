@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cancel::Cancel;
 use crate::entry::{ContentRead, Entries, EntryPath, Meta};
@@ -137,6 +137,15 @@ pub trait Component: Send + Sync {
         report: &RestoreReport,
         context: &RunContext,
     ) -> Result<Vec<Finding>>;
+    /// Where the component lives: what `recover` restores to.
+    fn home(&self) -> Target {
+        Target::InPlace { discard_old: false }
+    }
+    /// What stands at [`Component::home`], for a person; `None`: nothing that could be lost. An
+    /// adapter that cannot tell says so.
+    async fn occupied(&self, _part: Arc<dyn PartReader>, _context: &RunContext) -> Result<Option<String>> {
+        Ok(Some("it is not known what stands there".to_owned()))
+    }
     /// Takes a restore in place back: what was kept stands at its place again, and what was restored
     /// beside it. An `Err` leaves both where they can be found by name.
     async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
@@ -294,7 +303,7 @@ impl Materialize {
 }
 
 /// An entry that could not be given back, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostEntry {
     /// Path below the component, escaped for reading.
     pub path: String,
@@ -364,14 +373,14 @@ impl fmt::Debug for Recovery {
 }
 
 /// A step of a restore and how long it took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub name: String,
     pub elapsed_ms: u64,
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
     /// Where the data stands now: a directory, `database app_restored on host:port`, …
     pub place: String,

@@ -2,16 +2,19 @@
 
 pub mod admin;
 pub mod chunker;
+pub mod diff;
 pub mod format;
 mod key_cache;
 pub mod lease;
 pub mod ledger;
 pub mod lock;
+pub mod marks;
 pub mod points;
 mod port;
 mod read;
 pub mod repo;
 mod restore;
+pub mod signed_log;
 pub mod verify;
 pub mod wal;
 pub mod write;

@@ -26,6 +26,7 @@ use crate::read::parallel;
 use crate::repo::Repo;
 
 pub use chain::{contradiction, live};
+pub(crate) use record::bytes_of_hex;
 pub use record::{Action, Entry, RECORD_VERSION, Record};
 
 /// Folder of the records, with its slash.
@@ -120,6 +121,11 @@ impl<'a> Ledger<'a> {
     /// The public half of the signing key, hex, for manifests.
     pub fn public_key(&self) -> String {
         rekindle_core::proof::hex(self.verifying().as_bytes())
+    }
+
+    /// The key that signs, for further chains.
+    pub(crate) fn signer(&self) -> SigningKey {
+        self.signer.clone()
     }
 
     fn verifying(&self) -> VerifyingKey {

@@ -102,7 +102,7 @@ pub(super) fn decode(sealed: &[u8], sequence: u64, public: &VerifyingKey, key: &
 }
 
 /// Exactly `N` bytes of hex digits.
-pub(super) fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != N * 2 {
         return None;

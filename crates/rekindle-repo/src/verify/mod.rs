@@ -17,6 +17,7 @@ use rekindle_core::{Cancel, Fault, Result, codes};
 use crate::format::Id;
 use crate::format::pack::BlobKind;
 use crate::ledger::{self, Ledger};
+use crate::marks;
 use crate::points::{self, PointsView};
 use crate::repo::Repo;
 
@@ -139,12 +140,23 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
         let fault = Fault::new(codes::REPO_LEDGER, "read the ledger").because(problem);
         report.damage("rekindle/ledger".to_owned(), &fault);
     }
+    let (marks, problems) = marks::chain(repo, &ledger).audit()?;
+    for problem in problems {
+        report.damage("rekindle/marks".to_owned(), &Fault::new(codes::REPO_LEDGER, "read the marks").because(problem));
+    }
     let key = ledger.public_key();
     for point in &view.points {
         let manifest = point.manifest();
         // A point copied from elsewhere has seen the ledger of that repository.
         if manifest.signing_key.as_ref() != Some(&key) {
             continue;
+        }
+        if let Some(head) = &manifest.marks_head
+            && !marks.iter().any(|mark| mark.head() == *head)
+        {
+            let what = format!("compare point {} with the marks", point.id().short());
+            let why = format!("mark {} is not the one that the point has seen", head.sequence);
+            report.damage("rekindle/marks".to_owned(), &Fault::new(codes::REPO_LEDGER, what).because(why));
         }
         let contradiction = manifest.ledger_head.as_ref().and_then(|head| ledger::contradiction(&audit.entries, head));
         if let Some(why) = contradiction {

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::describe;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::wire;
+use crate::wire::{self, attached};
 
 /// List recovery points, newest last
 #[derive(Debug, Args)]
@@ -30,6 +30,7 @@ impl List {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let view = points::view(&repository)?;
+        let (marks, doubt) = attached::marks_shown(&repository);
         let foreign = points::foreign_snapshots(&repository)?.len();
         let all = &view.points;
         let wanted = |wish: &Option<String>, is: &str| wish.as_deref().is_none_or(|wish| wish == is);
@@ -40,9 +41,12 @@ impl List {
             .collect();
         let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
         chosen.drain(..surplus);
-        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point)).collect();
-        let mut text =
-            if chosen.is_empty() { "There is no recovery point.\n".to_owned() } else { describe::table(&chosen) };
+        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point, &marks)).collect();
+        let mut text = if chosen.is_empty() {
+            "There is no recovery point.\n".to_owned()
+        } else {
+            describe::table(&chosen, &marks)
+        };
         if foreign > 0 {
             let _ =
                 writeln!(text, "\nsnapshots of other programs (no points, but `restore` takes their ids): {foreign}");
@@ -50,7 +54,7 @@ impl List {
         let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
         let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});
         let answer = Answer::data(result, text);
-        Ok(match describe::unreadable_fault(&view.unreadable) {
+        Ok(match describe::unreadable_fault(&view.unreadable).or(doubt) {
             Some(fault) => answer.exit(fault.exit_code()).with_fault(fault),
             None => answer,
         })

@@ -4,15 +4,19 @@ mod backup;
 mod cat;
 mod check_config;
 mod completions;
+mod diff;
 mod doctor;
 mod foreign;
 mod forget;
 mod init;
 mod key;
+mod kit;
 mod list;
 mod ls;
 mod man;
+mod point;
 mod prune;
+mod recover;
 mod recovery;
 mod restore;
 mod restore_points;
@@ -21,6 +25,7 @@ mod status;
 mod verify;
 mod version;
 mod wal;
+mod watch;
 
 use clap::Subcommand;
 
@@ -40,10 +45,14 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     Restore(restore::Restore),
     RestorePoints(restore_points::RestorePoints),
+    Recover(recover::Recover),
+    Diff(diff::Diff),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Key(key::Key),
+    Kit(kit::Kit),
     Forget(forget::Forget),
+    Point(point::Point),
     Prune(prune::Prune),
     Wal(wal::Wal),
     Completions(completions::Completions),
@@ -65,10 +74,14 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Restore(_) => "restore",
             Self::RestorePoints(_) => "restore-points",
+            Self::Recover(_) => "recover",
+            Self::Diff(_) => "diff",
             Self::Status(_) => "status",
             Self::Doctor(_) => "doctor",
             Self::Key(_) => "key",
+            Self::Kit(_) => "kit",
             Self::Forget(_) => "forget",
+            Self::Point(_) => "point",
             Self::Prune(_) => "prune",
             Self::Wal(_) => "wal",
             Self::Completions(_) => "completions",
@@ -94,9 +107,13 @@ impl Command {
             }
             Self::Restore(command) => command.run(session),
             Self::RestorePoints(command) => command.run(session),
+            Self::Recover(command) => command.run(session),
+            Self::Diff(command) => command.run(session),
             Self::Status(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),
+            Self::Kit(command) => command.run(session),
+            Self::Point(command) => command.run(session),
             Self::Prune(command) => command.run(session),
             Self::Wal(command) => command.run(session),
             Self::Forget(command) => command.run(session),

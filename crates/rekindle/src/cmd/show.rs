@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::{describe, human, wire};
+use crate::wire::{self, attached};
+use crate::{describe, human};
 
 /// Notes of one component that are shown in the text; `--json` has all of them.
 const NOTES_SHOWN_MAX: usize = 10;
@@ -26,17 +28,25 @@ impl Show {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let point = wire::point(&repository, &self.point)?;
+        let (marks, doubt) = attached::marks_shown(&repository);
         let result = json!({
             "id": point.id(),
             "time": point.time(),
             "trust": describe::TRUST,
+            "suspicious": marks.suspicious(&point),
+            "accepted": marks.accepted(point.id()),
+            "held": marks.held(point.id()),
             "manifest": point.manifest(),
         });
-        Ok(Answer::data(result, text(&point)))
+        let answer = Answer::data(result, text(&point, &marks));
+        Ok(match doubt {
+            Some(fault) => answer.exit(fault.exit_code()).with_fault(fault),
+            None => answer,
+        })
     }
 }
 
-fn text(point: &RecoveryPoint) -> String {
+fn text(point: &RecoveryPoint, marks: &Marks) -> String {
     let manifest = point.manifest();
     let mut text = format!(
         "point     {}\ntime      {}\nstack     {} on {}\nstate     {}, {}\nskew      {}\nwritten   {} by {}\n\n",
@@ -44,7 +54,7 @@ fn text(point: &RecoveryPoint) -> String {
         human::time(point.time()),
         manifest.stack,
         manifest.host,
-        manifest.state.as_str(),
+        describe::state(point, marks),
         describe::TRUST,
         human::millis(manifest.skew_ms),
         human::time(manifest.finished),
@@ -53,6 +63,14 @@ fn text(point: &RecoveryPoint) -> String {
     let rows: Vec<Vec<String>> = manifest.components.iter().map(row).collect();
     text.push_str(&human::table(&["COMPONENT", "KIND", "CAPTURED", "ENTRIES", "SIZE", "UNCHANGED", "NEW"], &rows));
     // Writing into a `String` cannot fail.
+    for one in &manifest.suspicions {
+        let _ = writeln!(text, "\nodd: {}: {}", one.component, one.text);
+    }
+    for (word, mark) in [("accepted", marks.accepted(point.id())), ("held", marks.held(point.id()))] {
+        let Some(mark) = mark else { continue };
+        let reason = mark.reason.as_deref().unwrap_or("no reason given");
+        let _ = writeln!(text, "\n{word} by {} on {}: {reason}", mark.user, human::time(mark.time));
+    }
     for missing in &manifest.missing {
         let _ = writeln!(text, "\nmissing: {} ({}): [{}] {}", missing.id, missing.kind, missing.code, missing.error);
         if let Some(hint) = &missing.hint {

@@ -15,6 +15,7 @@ use rekindle_repo::Repo;
 use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
+use super::watch;
 use crate::output::Answer;
 use crate::session::{Faults, Session, SystemClock};
 use crate::wire::components;
@@ -65,7 +66,8 @@ impl Status {
             }
         }
         let answer = Answer::data(result, text).exit(exit);
-        Ok(if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) })
+        let answer = if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) };
+        watch::add(answer, &repository, &points, &config.stack.name, &host)
     }
 }
 

@@ -27,6 +27,7 @@ mod grafana;
 mod pitr;
 mod postgres;
 mod prometheus;
+mod recover;
 mod redis;
 mod repo;
 mod run;
@@ -42,6 +43,7 @@ pub use grafana::*;
 pub use pitr::*;
 pub use postgres::*;
 pub use prometheus::*;
+pub use recover::*;
 pub use redis::*;
 pub use repo::*;
 pub use run::*;
@@ -60,6 +62,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         pitr::AREA,
         postgres::AREA,
         prometheus::AREA,
+        recover::AREA,
         redis::AREA,
         repo::AREA,
         run::AREA,
