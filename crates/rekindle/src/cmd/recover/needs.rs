@@ -7,6 +7,8 @@ use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::{ComponentId, Fault, codes};
 use serde::Serialize;
 
+use crate::wire::components::is_base;
+
 /// Something that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Need {
@@ -89,6 +91,14 @@ pub(super) fn programs(config: &Config, record: &ComponentRecord) -> Vec<Need> {
         )
     };
     match &configured.kind {
+        Kind::Postgres(_) if is_base(record) => vec![need(
+            format!("`{}` is a base backup and comes back to its own end: recover does not replay the log", record.id),
+            format!(
+                "for the exact moment: --only the other components, and rekindle restore {} --at TIME --in-place",
+                record.id
+            ),
+            false,
+        )],
         Kind::Postgres(postgres) => {
             let number = record.details.pointer("/server/version_number").and_then(serde_json::Value::as_u64);
             let major = number.map_or(0, |number| number / 10_000);
