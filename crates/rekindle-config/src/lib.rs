@@ -4,6 +4,7 @@
 //! you mean", the JSON Schema and the documentation come from it. Every problem of a file is
 //! reported, each with file, line, column, key and a remedy. Nothing is guessed.
 
+mod edit;
 mod load;
 mod model;
 mod problem;
@@ -17,11 +18,12 @@ mod template;
 mod url;
 mod value;
 
-pub use load::{default_places, load, parse};
+pub use edit::{Reference, references, set};
+pub use load::{default_places, load, parse, read_text};
 pub use model::{
     Access, Channel, Checks, Command, Component, Compose, Config, Databases, Drill, Email, EmailTls, Files, Grafana,
     Hooks, HttpLogin, InContainer, Kind, OnChange, Physical, Postgres, PostgresMethod, Prometheus, PrometheusMethod,
-    Receiver, Redis, Repository, Serve, Stack, Value,
+    Receiver, Recover, Redis, Repository, Serve, Stack, Value,
 };
 pub use problem::{Problem, Problems};
 pub use rekindle_core::schedule::Schedule;

@@ -19,7 +19,7 @@ pub fn default_places() -> [PathBuf; 2] {
 
 /// Reads and checks a file.
 pub fn load(file: &Path) -> Result<Config, Problems> {
-    let text = text_of(file)?;
+    let text = read_text(file)?;
     parse(file, &text)
 }
 
@@ -28,7 +28,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
     read::config(file, text)
 }
 
-fn text_of(file: &Path) -> Result<String, Problems> {
+/// The text of a file that may be trusted as a configuration: not writable for everybody, and of
+/// the user who runs this.
+pub fn read_text(file: &Path) -> Result<String, Problems> {
     let unusable = |text: String, hint: String| Problems::of_file(file, codes::CONFIG_VALUE, text, hint);
     let absent = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problems::of_file(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
+use rekindle_core::tripwire::Thresholds;
 use rekindle_core::wal::{SlotName, WalMode};
 use rekindle_core::{ComponentId, ComponentKind};
 
@@ -35,6 +36,10 @@ pub struct Config {
     pub pauses: Vec<Pause>,
     /// Who is told.
     pub receivers: Vec<Receiver>,
+    /// For components without one of their own.
+    pub tripwire: Thresholds,
+    /// Around the recovery of the whole stack.
+    pub recover: Recover,
 }
 
 /// How sandboxes are made on this host.
@@ -197,6 +202,19 @@ pub struct Component {
     pub objective: Objective,
     pub hooks: Hooks,
     pub checks: Checks,
+    pub tripwire: Thresholds,
+    pub recover: Recover,
+}
+
+/// How a server or an application is stopped and started by `recover`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recover {
+    pub stop: Vec<Command>,
+    pub start: Vec<Command>,
+    /// For each command.
+    pub timeout: Option<Duration>,
+    /// Longest wait until what was started answers.
+    pub ready: Option<Duration>,
 }
 
 impl Component {

@@ -63,6 +63,12 @@ pub(crate) const ROOT: &[Key] = &[
     key("serve", Shape::Table(SERVE), "What `rekindle serve` does besides the schedules of components."),
     key("pause", Shape::Named(PAUSE), "Times in which `rekindle serve` starts nothing, one table each."),
     key("notify", Shape::Receivers, "Who is told when something is wrong, one table each."),
+    key(
+        "tripwire",
+        Shape::Table(TRIPWIRE),
+        "When a point is suspicious, because it differs sharply from earlier ones.",
+    ),
+    key("recover", Shape::Table(RECOVER), "What `recover` runs for the application: `stop` first, `start` last."),
 ];
 
 pub(crate) const SERVE: &[Key] = &[
@@ -183,6 +189,32 @@ pub(crate) const NOTIFY_KINDS: &[(&str, &[Key])] = &[
     ("email", NOTIFY_EMAIL),
 ];
 
+pub(crate) const TRIPWIRE: &[Key] = &[
+    key("enabled", Shape::Bool, "Whether captures are compared with earlier ones (default true)."),
+    key("history", COUNT, "Earlier captures to compare with (default 14)."),
+    key("history-min", COUNT, "With fewer, only what is gone altogether is suspicious (default 3)."),
+    key("drop-percent", PERCENT, "Sizes and counts that fall by more than this (default 50)."),
+    key(
+        "growth-percent",
+        Shape::Integer { min: 101, max: 100_000 },
+        "Sizes and counts that grow to more than this (default 300).",
+    ),
+    key("change-percent", PERCENT, "New bytes as a share of all bytes (default 60)."),
+    key("incompressible-percent", PERCENT, "What new bytes take after compression (default 85)."),
+    key("deviations", COUNT, "How far a share must be from its usual value, in its usual spread (default 6)."),
+    key("count-min", COUNT, "Fewer rows, keys and entries are not judged (default 20)."),
+    key("bytes-min", Shape::Integer { min: 1, max: 1 << 50 }, "Fewer bytes are not judged (default 1048576)."),
+];
+
+const PERCENT: Shape = Shape::Integer { min: 1, max: 100 };
+
+pub(crate) const RECOVER: &[Key] = &[
+    key("stop", Shape::Commands, "Run before anything is restored; a failure of one is told and does not end it."),
+    key("start", Shape::Commands, "Run once the data is in place and checked."),
+    key("timeout", Shape::Duration, "Longest time of one command (default 5m)."),
+    key("ready", Shape::Duration, "Longest wait until what was started answers (default 1m)."),
+];
+
 pub(crate) const STACK: &[Key] = &[
     must("name", Shape::Text, "Name of the stack: letters, digits, `.`, `-`, `_`."),
     key("host", Shape::Text, "Name written into points instead of this host's own."),
@@ -297,6 +329,9 @@ const COMMAND_CHECKS: Key = key(
     "Commands that a drill runs on what was restored (REKINDLE_PLACE, REKINDLE_SOCKET); exit 0 is good.",
 );
 const COMPONENT_HOOKS: Key = key("hooks", Shape::Table(HOOKS), "Programs run around this component.");
+const COMPONENT_TRIPWIRE: Key =
+    key("tripwire", Shape::Table(TRIPWIRE), "Differs from `[tripwire]` for this component.");
+const COMPONENT_RECOVER: Key = key("recover", Shape::Table(RECOVER), "How `recover` stops and starts its server.");
 
 pub(crate) const POSTGRES: &[Key] = &[
     KIND,
@@ -330,6 +365,8 @@ pub(crate) const POSTGRES: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const REDIS: &[Key] = &[
@@ -347,6 +384,8 @@ pub(crate) const REDIS: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const FILES: &[Key] = &[
@@ -361,6 +400,8 @@ pub(crate) const FILES: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const PROMETHEUS: &[Key] = &[
@@ -387,6 +428,8 @@ pub(crate) const PROMETHEUS: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const GRAFANA: &[Key] = &[
@@ -409,6 +452,8 @@ pub(crate) const GRAFANA: &[Key] = &[
     SCHEDULE,
     OBJECTIVES,
     COMPONENT_HOOKS,
+    COMPONENT_TRIPWIRE,
+    COMPONENT_RECOVER,
 ];
 
 pub(crate) const POLICY: &[Key] = &[
@@ -442,6 +487,8 @@ pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
         ("[repository]", REPOSITORY),
         ("[retention]", RETENTION),
         ("[drill]", DRILL),
+        ("[tripwire]", TRIPWIRE),
+        ("[recover]", RECOVER),
         ("[hooks]", HOOKS),
         ("[serve]", SERVE),
         ("a component's `objective`", OBJECTIVE),

@@ -6,8 +6,10 @@
 pub mod cancel;
 pub mod entry;
 pub mod fault;
+pub mod figures;
 pub mod id;
 pub mod manifest;
+pub mod mark;
 pub mod note;
 pub mod objective;
 pub mod point;
@@ -18,8 +20,10 @@ pub mod retention;
 pub mod sandbox;
 pub mod schedule;
 pub mod secret;
+pub mod shamir;
 pub mod tally;
 pub mod timeline;
+pub mod tripwire;
 pub mod wal;
 pub mod witness;
 

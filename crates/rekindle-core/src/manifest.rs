@@ -9,6 +9,7 @@ use crate::id::{ComponentId, ComponentKind, RunId};
 use crate::note::Notes;
 use crate::proof::StreamDigest;
 use crate::tally::Tally;
+use crate::tripwire::Suspicion;
 
 /// The version this program writes, and the newest one it reads.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -41,6 +42,12 @@ pub struct Manifest {
     /// Ed25519 public key (hex) that signs the ledger of this repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
+    /// Number and hash of the newest mark when this point was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks_head: Option<LedgerHead>,
+    /// What the tripwire found odd; the point itself is as complete as `state` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspicions: Vec<Suspicion>,
 }
 
 /// Whether everything that was asked for is in the point.

@@ -5,12 +5,14 @@ use crate::fault::Fault;
 use crate::id::{ComponentId, ComponentKind, PointId, RunId};
 use crate::manifest::{Completeness, ComponentRecord, LedgerHead, MANIFEST_VERSION, Manifest, MissingRecord};
 use crate::proof::Part;
+use crate::tripwire::Suspicion;
 
 /// Where the signed chains of a repository stand when a point is written, and their key.
 #[derive(Debug, Clone, Default)]
 pub struct Chains {
     pub ledger_head: Option<LedgerHead>,
     pub proof_head: Option<LedgerHead>,
+    pub marks_head: Option<LedgerHead>,
     /// Ed25519 public key, hex.
     pub signing_key: Option<String>,
 }
@@ -24,12 +26,31 @@ pub struct Draft {
     started: jiff::Timestamp,
     parts: Vec<Part>,
     missing: Vec<MissingRecord>,
+    suspicions: Vec<Suspicion>,
+    attachments: Vec<Attachment>,
+}
+
+/// A small file that is stored beside the manifest, such as the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name in `/rekindle`.
+    pub name: &'static str,
+    pub content: Vec<u8>,
 }
 
 impl Draft {
     /// An empty draft of one run.
     pub fn new(stack: String, host: String, run: RunId, started: jiff::Timestamp) -> Self {
-        Self { stack, host, run, started, parts: Vec::new(), missing: Vec::new() }
+        Self {
+            stack,
+            host,
+            run,
+            started,
+            parts: Vec::new(),
+            missing: Vec::new(),
+            suspicions: Vec::new(),
+            attachments: Vec::new(),
+        }
     }
 
     /// Takes a component of which source and repository say the same.
@@ -46,6 +67,26 @@ impl Draft {
             error: fault.chain(),
             hint: fault.hint_text().map(str::to_owned),
         });
+    }
+
+    /// Records what the tripwire found odd.
+    pub fn suspect(&mut self, suspicions: Vec<Suspicion>) {
+        self.suspicions.extend(suspicions);
+    }
+
+    /// Adds a file that is stored beside the manifest.
+    pub fn attach(&mut self, attachment: Attachment) {
+        self.attachments.push(attachment);
+    }
+
+    /// Files to store beside the manifest.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// What the manifest will say about the parts so far.
+    pub fn records(&self) -> Vec<ComponentRecord> {
+        self.parts.iter().map(record).collect()
     }
 
     /// Whether there is anything to commit.
@@ -90,12 +131,14 @@ impl Draft {
             started: self.started,
             finished,
             state: if partial { Completeness::Partial } else { Completeness::Complete },
-            components: self.parts.iter().map(record).collect(),
+            components: self.records(),
             missing: self.missing.clone(),
             skew_ms: u64::try_from(skew).unwrap_or(0),
             ledger_head: chains.ledger_head,
             proof_head: chains.proof_head,
             signing_key: chains.signing_key,
+            marks_head: chains.marks_head,
+            suspicions: self.suspicions.clone(),
         }
     }
 

@@ -144,6 +144,15 @@ pub trait Component: Send + Sync {
         report: &RestoreReport,
         context: &RunContext,
     ) -> Result<Vec<Finding>>;
+    /// Where the component lives: what `recover` restores to.
+    fn home(&self) -> Target {
+        Target::InPlace { discard_old: false }
+    }
+    /// What stands at [`Component::home`], for a person; `None`: nothing that could be lost. An
+    /// adapter that cannot tell says so.
+    async fn occupied(&self, _part: Arc<dyn PartReader>, _context: &RunContext) -> Result<Option<String>> {
+        Ok(Some("it is not known what stands there".to_owned()))
+    }
     /// Takes a restore in place back: what was kept stands at its place again, and what was restored
     /// beside it. An `Err` leaves both where they can be found by name.
     async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
@@ -301,7 +310,7 @@ impl Materialize {
 }
 
 /// An entry that could not be given back, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostEntry {
     /// Path below the component, escaped for reading.
     pub path: String,
@@ -378,7 +387,7 @@ pub struct Step {
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
     /// Where the data stands now: a directory, `database app_restored on host:port`, …
     pub place: String,

@@ -41,6 +41,8 @@ pub struct Candidate {
     pub proved: bool,
     /// Whether somebody put a hold on it.
     pub held: bool,
+    /// Whether the tripwire found it odd and nobody has accepted it.
+    pub suspicious: bool,
 }
 
 /// What happens to one point, and why.
@@ -71,7 +73,8 @@ const CLOCK_TOLERANCE_SECONDS: i64 = 15 * 60;
 /// Decides about every point. Points in any order; decisions newest first.
 ///
 /// Only complete points use up a rhythm's places; a partial point is kept while it is newer than
-/// the newest complete one or a rule without rhythm (`within`, hold, proof) keeps it.
+/// the newest complete one or a rule without rhythm (`within`, hold, proof) keeps it. A suspicious
+/// point uses up no place either, and while the newest is suspicious everything older stays.
 pub fn plan(
     policy: &Policy,
     points: &[Candidate],
@@ -112,7 +115,7 @@ pub fn plan(
 }
 
 fn complete<'a>(sorted: &'a [&'a Candidate]) -> impl Iterator<Item = (usize, &'a Candidate)> {
-    sorted.iter().copied().enumerate().filter(|(_, point)| point.state == Completeness::Complete)
+    sorted.iter().copied().enumerate().filter(|(_, point)| point.state == Completeness::Complete && !point.suspicious)
 }
 
 fn guard(sorted: &[&Candidate], now: jiff::Timestamp) -> Result<(), Refusal> {
@@ -137,8 +140,12 @@ fn fixed_reasons(policy: &Policy, sorted: &[&Candidate], index: usize, point: &C
     if point.proved && !sorted[..index].iter().any(|newer| newer.proved) {
         reasons.push("newest proved point".to_owned());
     }
-    if point.state == Completeness::Partial && complete(sorted).next().is_none_or(|(first, _)| index < first) {
-        reasons.push("newer than the newest complete point".to_owned());
+    let lesser = point.state == Completeness::Partial || point.suspicious;
+    if lesser && complete(sorted).next().is_none_or(|(first, _)| index < first) {
+        reasons.push("newer than the newest complete point that is not suspicious".to_owned());
+    }
+    if sorted.first().is_some_and(|newest| newest.suspicious) {
+        reasons.push("the newest point is suspicious and not accepted".to_owned());
     }
     if let (Some(within), Some(newest)) = (policy.within_seconds, sorted.first()) {
         let age = newest.time.duration_since(point.time).as_secs();
@@ -206,7 +213,7 @@ mod tests {
     fn point(number: u64, second: i64, state: Completeness) -> Candidate {
         let id = format!("{number:064x}").parse().unwrap();
         let time = jiff::Timestamp::from_second(second).unwrap();
-        Candidate { id, time, state, proved: false, held: false }
+        Candidate { id, time, state, proved: false, held: false, suspicious: false }
     }
 
     fn hourly_points(count: i64) -> Vec<Candidate> {
@@ -250,6 +257,19 @@ mod tests {
         let now = jiff::Timestamp::from_second(2 * HOUR).unwrap();
         let refused = plan(&Policy { last: 1, ..Policy::default() }, &points, now, &TimeZone::UTC);
         assert!(matches!(refused, Err(Refusal::FromTheFuture { .. })));
+    }
+
+    #[test]
+    fn a_suspicious_newest_point_holds_retention_back_until_it_is_accepted() {
+        let policy = Policy { last: 2, ..Policy::default() };
+        let mut points = hourly_points(10);
+        points[9].suspicious = true;
+        assert_eq!(kept(&policy, &points).len(), 10);
+        points[9].suspicious = false;
+        assert_eq!(kept(&policy, &points), [9, 8]);
+        // A later point is as usual again: the odd one in between takes nobody's place.
+        points[8].suspicious = true;
+        assert_eq!(kept(&policy, &points), [9, 7]);
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekindle_core::manifest::Completeness;
-use rekindle_core::point::{Draft, RecoveryPoint};
+use rekindle_core::point::{Attachment, Draft, RecoveryPoint};
 use rekindle_core::port::{HookRunner, Previous, Repository, RunContext, WriteSession};
 use rekindle_core::proof::Part;
 use rekindle_core::{ComponentId, Fault, Result, codes};
@@ -16,6 +16,7 @@ use crate::component_run::{self, Job, Outcome};
 use crate::hooks::{self, HookContext};
 use crate::plan::{BackupPlan, Planned, stage};
 use crate::report::{BackupReport, ComponentReport, Problem};
+use crate::tripwire::Tripwire;
 
 /// Choices of one run.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,10 @@ pub struct BackupOptions {
     pub read_all: bool,
     /// Greatest wanted distance between the components' moments.
     pub max_skew: Option<Duration>,
+    /// How captures are compared with earlier ones; `None`: they are not.
+    pub tripwire: Option<Tripwire>,
+    /// Files to store beside the manifest.
+    pub attachments: Vec<Attachment>,
 }
 
 /// Runs a plan: one new recovery point, or an error and none.
@@ -72,7 +77,7 @@ async fn work(
     context: &RunContext,
 ) -> Result<BackupReport> {
     let started = context.clock.now();
-    let (session, previous) = open_session(repository, &plan, options, context).await?;
+    let (session, points, previous) = open_session(repository, &plan, options, context).await?;
     let mut draft = Draft::new(plan.stack.clone(), plan.host.clone(), context.run.clone(), started);
     let outcomes = run_components(&plan, &session, &runner, previous, context).await;
     let (mut reports, mut first, mut hook_faults) = (Vec::new(), None, Vec::new());
@@ -87,6 +92,12 @@ async fn work(
             }
         }
     }
+    for attachment in &options.attachments {
+        draft.attach(attachment.clone());
+    }
+    if let Some(tripwire) = &options.tripwire {
+        draft.suspect(tripwire.judge(&draft.records(), &points, &plan.stack, &plan.host));
+    }
     let point = finish(session, draft, first, context).await?;
     for fault in &hook_faults {
         context.monitor.problem("hooks", fault);
@@ -99,17 +110,19 @@ async fn open_session(
     plan: &BackupPlan,
     options: &BackupOptions,
     context: &RunContext,
-) -> Result<(Arc<dyn WriteSession>, BTreeMap<ComponentId, Previous>)> {
+) -> Result<(Arc<dyn WriteSession>, Vec<RecoveryPoint>, BTreeMap<ComponentId, Previous>)> {
     context.monitor.phase("repository", "open");
     let (stack, host, read_all) = (plan.stack.clone(), plan.host.clone(), options.read_all);
+    let wants_points = options.tripwire.is_some();
     let context = context.clone();
     blocking(move || {
         let session = repository.begin(&context)?;
-        if read_all {
-            return Ok((session, BTreeMap::new()));
+        if read_all && !wants_points {
+            return Ok((session, Vec::new(), BTreeMap::new()));
         }
         let points = repository.points().inspect_err(|_| session.abandon())?;
-        Ok((session, reusable(&points, &repository, &stack, &host)))
+        let previous = if read_all { BTreeMap::new() } else { reusable(&points, &repository, &stack, &host) };
+        Ok((session, points, previous))
     })
     .await
 }
@@ -272,6 +285,7 @@ fn report(
         skew_ms: manifest.skew_ms,
         skew_exceeded: limit.is_some_and(|limit| manifest.skew_ms > limit),
         components,
+        suspicions: manifest.suspicions.clone(),
         problems: hook_faults.iter().map(Problem::from).collect(),
     }
 }

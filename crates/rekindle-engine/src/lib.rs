@@ -11,10 +11,13 @@ pub mod drill;
 mod hooks;
 pub mod pitr;
 pub mod plan;
+pub mod recover;
 pub mod report;
 pub mod restore;
 pub mod retain;
 pub mod status;
+pub mod tripwire;
 
 pub use backup::{BackupOptions, backup};
 pub use plan::{BackupPlan, HookSet, Planned};
+pub use tripwire::Tripwire;

@@ -2,8 +2,9 @@
 
 use rekindle_core::manifest::Completeness;
 use rekindle_core::note::Notes;
+use rekindle_core::tripwire::Suspicion;
 use rekindle_core::{ComponentId, ComponentKind, Fault, PointId, RunId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// An error as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +19,22 @@ pub struct Problem {
 impl From<&Fault> for Problem {
     fn from(fault: &Fault) -> Self {
         Self { code: fault.code().id, message: fault.chain(), hint: fault.hint_text().map(str::to_owned) }
+    }
+}
+
+/// An error that was written down, to be read by a later run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredProblem {
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl From<&Fault> for StoredProblem {
+    fn from(fault: &Fault) -> Self {
+        let Problem { code, message, hint } = Problem::from(fault);
+        Self { code: code.to_owned(), message, hint }
     }
 }
 
@@ -58,6 +75,9 @@ pub struct BackupReport {
     /// Whether `skew_ms` is over the configured limit.
     pub skew_exceeded: bool,
     pub components: Vec<ComponentReport>,
+    /// What the tripwire found odd: the point is complete and suspicious.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspicions: Vec<Suspicion>,
     /// Hooks that failed without losing data.
     pub problems: Vec<Problem>,
 }

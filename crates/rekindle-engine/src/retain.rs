@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use rekindle_core::manifest::Completeness;
+use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::{ProofRecord, Trust, trust};
 use rekindle_core::retention::{Candidate, Decision, Policy, Refusal, plan};
@@ -17,16 +18,16 @@ use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
 pub fn decide(
     policy: &Policy,
     points: &[RecoveryPoint],
+    (marks, proofs): (&Marks, &[ProofRecord]),
     stack: &str,
     host: &str,
-    proofs: &[ProofRecord],
     now: jiff::Timestamp,
     zone: &TimeZone,
 ) -> Result<Vec<Decision>> {
     let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
     let mut groups: BTreeMap<BTreeSet<&ComponentId>, Vec<Candidate>> = BTreeMap::new();
     for point in mine {
-        groups.entry(asked_for(point)).or_default().push(candidate(point, proofs));
+        groups.entry(asked_for(point)).or_default().push(candidate(point, marks, proofs));
     }
     let mut decisions = Vec::new();
     for candidates in groups.values() {
@@ -43,17 +44,24 @@ fn asked_for(point: &RecoveryPoint) -> BTreeSet<&ComponentId> {
     captured.chain(manifest.missing.iter().map(|record| &record.id)).collect()
 }
 
-/// Checks an explicit wish to remove points: of each component, a complete point stays.
-pub fn guard_explicit(points: &[RecoveryPoint], wanted: &[PointId]) -> Result<()> {
+/// Checks an explicit wish to remove points: held ones are not removed, and of each component a
+/// complete point stays that is not suspicious.
+pub fn guard_explicit(points: &[RecoveryPoint], marks: &Marks, wanted: &[PointId]) -> Result<()> {
     for id in wanted {
         let Some(point) = points.iter().find(|point| point.id() == id) else {
             return Err(Fault::new(codes::REPO_NO_POINT, format!("find the point {}", id.short()))
                 .hint("`rekindle list` shows the points"));
         };
+        if let Some(mark) = marks.held(id) {
+            let why = mark.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            return Err(Fault::new(codes::ENGINE_KEEP, format!("forget {}: {} holds it{why}", id.short(), mark.user))
+                .hint(format!("rekindle point hold {} --release", id.short())));
+        }
         let (stack, host) = (&point.manifest().stack, &point.manifest().host);
         let stays = |component: &ComponentId| {
             points.iter().any(|other| {
                 other.state() == Completeness::Complete
+                    && !marks.suspicious(other)
                     && !wanted.contains(other.id())
                     && (&other.manifest().stack, &other.manifest().host) == (stack, host)
                     && other.manifest().component(component).is_some()
@@ -72,9 +80,15 @@ pub fn guard_explicit(points: &[RecoveryPoint], wanted: &[PointId]) -> Result<()
     Ok(())
 }
 
-fn candidate(point: &RecoveryPoint, proofs: &[ProofRecord]) -> Candidate {
-    let proved = trust(point, proofs) == Trust::Proved;
-    Candidate { id: point.id().clone(), time: point.time(), state: point.state(), proved, held: false }
+fn candidate(point: &RecoveryPoint, marks: &Marks, proofs: &[ProofRecord]) -> Candidate {
+    Candidate {
+        id: point.id().clone(),
+        time: point.time(),
+        state: point.state(),
+        proved: trust(point, proofs) == Trust::Proved,
+        held: marks.held(point.id()).is_some(),
+        suspicious: marks.suspicious(point),
+    }
 }
 
 fn refused(refusal: &Refusal) -> Fault {

@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod chain;
 pub mod chunker;
+pub mod diff;
 pub mod format;
 mod key_cache;
 pub mod lease;
 pub mod ledger;
 pub mod lock;
+pub mod marks;
 pub mod points;
 mod port;
 pub mod proofs;

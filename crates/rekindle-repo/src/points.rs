@@ -299,6 +299,36 @@ pub fn open_part(
     Ok(Arc::new(RepoPart { reader: SharedReader::clone(&reader.0), tree, record, tallied: Tallied::Yes }))
 }
 
+/// No file beside the manifest is larger.
+const ATTACHMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// A file that was stored beside the manifest; `None` when the point has none of this name.
+pub fn attachment(repo: &Repo, point: &PointId, name: &str) -> Result<Option<Vec<u8>>> {
+    let bug = |e: crate::format::BadFormat| Fault::new(codes::RUN_BUG, "open a point").because(e);
+    let id: Id = point.as_str().parse().map_err(bug)?;
+    let snapshot = read_snapshot(repo, &id)?;
+    let reader = repo.reader()?;
+    let what = || format!("read `/rekindle/{name}` of point {}", point.short());
+    let path = EntryPath::new(format!("rekindle/{name}")).map_err(|e| Fault::new(codes::RUN_BUG, what()).because(e))?;
+    let node = match find(&reader.0, &snapshot.tree, &path) {
+        Ok(node) => node,
+        Err(fault) if fault.is(codes::REPO_NO_ENTRY) => return Ok(None),
+        Err(fault) => return Err(fault.during(what())),
+    };
+    match node.content {
+        NodeContent::Blobs(blobs) if node.meta.size <= ATTACHMENT_BYTES_MAX => {
+            let mut opener = Opener::new();
+            let mut content = Vec::new();
+            for blob in blobs {
+                let piece = reader.0.blob(crate::format::pack::BlobKind::Data, &blob, &mut opener);
+                content.extend(piece.map_err(|fault| fault.during(what()))?);
+            }
+            Ok(Some(content))
+        }
+        _ => Err(Fault::new(codes::REPO_DAMAGED, what()).because("it is no small file")),
+    }
+}
+
 /// Opens a directory of a snapshot that restic or rustic made (`None`: its top). The record is
 /// made up: nothing is known about what the source held.
 pub fn open_foreign(

@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod grafana;
+mod home;
 pub mod hook;
 pub mod http;
 

@@ -1,6 +1,7 @@
 //! Choosing and describing recovery points.
 
 use rekindle_core::Fault;
+use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::Trust;
 use rekindle_repo::points::UnreadablePoint;
@@ -10,7 +11,7 @@ use crate::evidence::Evidence;
 use crate::{human, output};
 
 /// A point as data, short.
-pub(crate) fn summary(point: &RecoveryPoint, trust: Trust) -> Value {
+pub(crate) fn summary(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> Value {
     let manifest = point.manifest();
     json!({
         "id": point.id(),
@@ -20,11 +21,25 @@ pub(crate) fn summary(point: &RecoveryPoint, trust: Trust) -> Value {
         "host": manifest.host,
         "state": manifest.state,
         "trust": trust,
+        "suspicious": marks.suspicious(point),
+        "held": marks.held(point.id()).is_some(),
         "components": manifest.components.iter().map(|one| &one.id).collect::<Vec<_>>(),
         "missing": manifest.missing.iter().map(|one| &one.id).collect::<Vec<_>>(),
         "bytes": bytes(point),
         "stored_bytes": manifest.components.iter().map(|one| one.stored_bytes).sum::<u64>(),
     })
+}
+
+/// Its state, with what people and the tripwire say: `complete, SUSPICIOUS, held`.
+pub(crate) fn state(point: &RecoveryPoint, marks: &Marks) -> String {
+    let mut text = point.state().as_str().to_owned();
+    if marks.suspicious(point) {
+        text.push_str(", SUSPICIOUS");
+    }
+    if marks.held(point.id()).is_some() {
+        text.push_str(", held");
+    }
+    text
 }
 
 /// Bytes of all its components.
@@ -33,12 +48,12 @@ pub(crate) fn bytes(point: &RecoveryPoint) -> u64 {
 }
 
 /// Points as a table, newest last.
-pub(crate) fn table(points: &[&RecoveryPoint], evidence: &Evidence) -> String {
-    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point, evidence.trust(point))).collect();
+pub(crate) fn table(points: &[&RecoveryPoint], evidence: &Evidence, marks: &Marks) -> String {
+    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point, evidence.trust(point), marks)).collect();
     human::table(&["POINT", "TIME", "STACK", "HOST", "STATE", "TRUST", "SIZE", "NEW", "COMPONENTS"], &rows)
 }
 
-fn row(point: &RecoveryPoint, trust: Trust) -> Vec<String> {
+fn row(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> Vec<String> {
     let manifest = point.manifest();
     let mut names: Vec<String> = manifest.components.iter().map(|one| one.id.to_string()).collect();
     names.extend(manifest.missing.iter().map(|one| format!("(missing: {})", one.id)));
@@ -48,7 +63,7 @@ fn row(point: &RecoveryPoint, trust: Trust) -> Vec<String> {
         human::time(point.time()),
         manifest.stack.clone(),
         manifest.host.clone(),
-        manifest.state.as_str().to_owned(),
+        state(point, marks),
         trust.as_str().to_owned(),
         human::bytes(bytes(point)),
         human::bytes(stored),

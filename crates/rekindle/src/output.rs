@@ -47,6 +47,23 @@ impl Answer {
         Self { exit_code, ..self }
     }
 
+    /// With one more field of the result (when that is an object), and more text.
+    pub(crate) fn adding(mut self, key: &str, value: Value, text: &str) -> Self {
+        if let Value::Object(object) = &mut self.result {
+            object.insert(key.to_owned(), value);
+        }
+        self.text.push_str(text);
+        self
+    }
+
+    /// With an error; its exit code, unless there is one already.
+    pub(crate) fn worse(mut self, fault: Fault) -> Self {
+        if self.exit_code == 0 {
+            self.exit_code = fault.exit_code();
+        }
+        self.with_fault(fault)
+    }
+
     /// With an error that says why the answer is not good.
     pub(crate) fn with_fault(mut self, fault: Fault) -> Self {
         self.faults.push(fault);

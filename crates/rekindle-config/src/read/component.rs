@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use rekindle_core::objective::Objective;
+use rekindle_core::tripwire::Thresholds;
 use rekindle_core::{ComponentId, codes};
 use toml::de::{DeTable, DeValue};
 
 use super::{kinds, monitoring, policy};
-use crate::model::{Component, InContainer, Kind};
+use crate::model::{Component, InContainer, Kind, Recover};
 use crate::section::{At, Section};
 use crate::spec;
 use crate::value;
@@ -16,7 +17,7 @@ use rekindle_core::schedule::Schedule;
 
 /// Every component with the place of its name, in the order of the file. `None` when the table is
 /// not there or one of them is not usable.
-pub(super) fn all(top: &Section<'_>) -> Option<Vec<(Component, Range<usize>)>> {
+pub(super) fn all(top: &Section<'_>, usual: &Thresholds) -> Option<Vec<(Component, Range<usize>)>> {
     let (table, span) = top.raw_table("component")?;
     let mut names: Vec<_> = table.iter().collect();
     names.sort_by_key(|(name, _)| name.span().start);
@@ -31,7 +32,7 @@ pub(super) fn all(top: &Section<'_>) -> Option<Vec<(Component, Range<usize>)>> {
             top.bad(&format!("component.{key}"), &name.span(), bad.rule, "rename the component");
         }
         let one = if let DeValue::Table(table) = value.get_ref() {
-            one(top, name.get_ref(), table, name.span())
+            one(top, name.get_ref(), table, name.span(), usual)
         } else {
             let why = "a component is a table with a `kind`";
             let key = format!("component.{}", name.get_ref().escape_debug());
@@ -54,23 +55,24 @@ struct Nameless {
     objective: Objective,
     hooks: crate::model::Hooks,
     checks: crate::model::Checks,
+    tripwire: Thresholds,
+    recover: Recover,
 }
 
 impl Nameless {
     fn into_component(self, id: ComponentId) -> Component {
-        Component {
-            id,
-            kind: self.kind,
-            container: self.container,
-            schedule: self.schedule,
-            objective: self.objective,
-            hooks: self.hooks,
-            checks: self.checks,
-        }
+        let Self { kind, container, schedule, objective, hooks, checks, tripwire, recover } = self;
+        Component { id, kind, container, schedule, objective, hooks, checks, tripwire, recover }
     }
 }
 
-fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<usize>) -> Option<Nameless> {
+fn one<'a>(
+    top: &Section<'a>,
+    name: &str,
+    table: &'a DeTable<'a>,
+    span: Range<usize>,
+    usual: &Thresholds,
+) -> Option<Nameless> {
     let dotted = format!("component.{}", name.escape_debug());
     let kind = kind_of(top, &dotted, table, &span)?;
     let keys = spec::of_kind(kind)?;
@@ -85,6 +87,9 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
     let hooks = hooks.as_ref().map(policy::hooks).unwrap_or_default();
     let container = section.container("container").map(|name| InContainer { name, docker_host: None });
     let checks = policy::checks(&section, kind);
+    let tripwire = section.table("tripwire", spec::TRIPWIRE);
+    let tripwire = tripwire.map_or(*usual, |section| policy::tripwire(&section, usual));
+    let recover = section.table("recover", spec::RECOVER).as_ref().map(policy::recover).unwrap_or_default();
     let kind = match kind {
         "postgres" => kinds::postgres(&section).map(Kind::Postgres),
         "redis" => kinds::redis(&section).map(Kind::Redis),
@@ -92,7 +97,8 @@ fn one<'a>(top: &Section<'a>, name: &str, table: &'a DeTable<'a>, span: Range<us
         "prometheus" => monitoring::prometheus(&section).map(Kind::Prometheus),
         _ => kinds::files(&section).map(Kind::Files),
     };
-    Some(Nameless { kind: kind?, container, schedule: schedule.map(|at| at.value), objective, hooks, checks })
+    let schedule = schedule.map(|at| at.value);
+    Some(Nameless { kind: kind?, container, schedule, objective, hooks, checks, tripwire, recover })
 }
 
 /// The kind decides which keys are known, so it is looked at before them.

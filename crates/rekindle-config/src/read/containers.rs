@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use rekindle_core::codes;
 use rekindle_core::objective::Objective;
+use rekindle_core::tripwire::Thresholds;
 
-use crate::model::{Component, Compose, Files, Hooks, Kind, Stack};
+use crate::model::{Component, Compose, Files, Hooks, Kind, Recover, Stack};
 use crate::section::Section;
 
 /// The component that a compose file adds.
@@ -74,6 +75,8 @@ pub(super) fn add_compose(top: &Section<'_>, stack: &Stack, components: &mut Vec
         objective: Objective::default(),
         hooks: Hooks::default(),
         checks: crate::model::Checks::default(),
+        tripwire: Thresholds::default(),
+        recover: Recover::default(),
     };
     components.push((component, span));
 }

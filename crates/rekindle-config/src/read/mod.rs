@@ -13,6 +13,7 @@ mod serve;
 use std::path::Path;
 
 use rekindle_core::codes;
+use rekindle_core::tripwire::Thresholds;
 use toml::de::DeTable;
 
 use crate::model::{Component, Config, Files, Kind, Stack};
@@ -54,7 +55,11 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
     let hooks = top.table("hooks", spec::HOOKS).map(|section| policy::hooks(&section));
     let retention = top.table("retention", spec::RETENTION).map(|section| policy::retention(&section));
     let drill = top.table("drill", spec::DRILL).map(|section| policy::drill(&section));
-    let mut components = component::all(&top);
+    let usual = Thresholds::default();
+    let tripwire = top.table("tripwire", spec::TRIPWIRE);
+    let tripwire = tripwire.map_or(usual, |section| policy::tripwire(&section, &usual));
+    let recover = top.table("recover", spec::RECOVER).map(|section| policy::recover(&section)).unwrap_or_default();
+    let mut components = component::all(&top, &tripwire);
     if let (Some(stack), Some(components)) = (&stack, &mut components) {
         containers::add_compose(&top, stack, components);
         containers::refuse_unused(&top, stack, hooks.as_ref(), components);
@@ -73,6 +78,8 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         repository: repository?,
         components: components?.into_iter().map(|(component, _)| component).collect(),
         hooks: hooks.unwrap_or_default(),
+        tripwire,
+        recover,
         retention: match retention {
             Some(policy) => Some(policy?),
             None => None,

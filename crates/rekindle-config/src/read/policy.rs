@@ -2,8 +2,9 @@
 
 use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
+use rekindle_core::tripwire::Thresholds;
 
-use crate::model::{Checks, Drill, Hooks};
+use crate::model::{Checks, Drill, Hooks, Recover};
 use crate::section::Section;
 
 /// Fewest complete points kept when the configuration does not say.
@@ -46,6 +47,33 @@ pub(super) fn checks(section: &Section<'_>, kind: &str) -> Checks {
         return Checks { sql: sql.unwrap_or_default(), commands: Vec::new() };
     }
     Checks { sql: Vec::new(), commands: section.commands("checks") }
+}
+
+/// What the table does not say is as in `usual`.
+pub(super) fn tripwire(section: &Section<'_>, usual: &Thresholds) -> Thresholds {
+    let size = |key, usual| section.integer::<usize>(key).unwrap_or(usual);
+    let number = |key, usual| section.integer::<u64>(key).unwrap_or(usual);
+    Thresholds {
+        enabled: section.flag("enabled").unwrap_or(usual.enabled),
+        history: size("history", usual.history),
+        history_min: size("history-min", usual.history_min),
+        drop_percent: number("drop-percent", usual.drop_percent),
+        growth_percent: number("growth-percent", usual.growth_percent),
+        change_percent: number("change-percent", usual.change_percent),
+        incompressible_percent: number("incompressible-percent", usual.incompressible_percent),
+        deviations: number("deviations", usual.deviations),
+        count_min: number("count-min", usual.count_min),
+        bytes_min: number("bytes-min", usual.bytes_min),
+    }
+}
+
+pub(super) fn recover(section: &Section<'_>) -> Recover {
+    Recover {
+        stop: section.commands("stop"),
+        start: section.commands("start"),
+        timeout: section.duration("timeout").map(|at| at.value),
+        ready: section.duration("ready").map(|at| at.value),
+    }
 }
 
 /// `None` when it names no rule: an empty policy would keep everything and look like one.

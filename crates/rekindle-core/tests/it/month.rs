@@ -100,7 +100,7 @@ impl Points {
     fn add(&mut self, now: Timestamp, state: Completeness) {
         let id: PointId =
             format!("{:064x}", self.0.len() as u64 ^ (now.as_second().unsigned_abs() << 16)).parse().unwrap();
-        self.0.push(Candidate { id, time: now, state, proved: false, held: false });
+        self.0.push(Candidate { id, time: now, state, proved: false, held: false, suspicious: false });
     }
 
     fn complete(&self) -> Vec<&Candidate> {

@@ -5,5 +5,7 @@
 
 mod backup;
 mod fakes;
+mod recover;
 mod restore;
 mod retain;
+mod tripwire;

@@ -1,11 +1,13 @@
 use jiff::tz::TimeZone;
 use rekindle_core::manifest::{Completeness, ComponentRecord, MANIFEST_VERSION, Manifest, MissingRecord};
+use rekindle_core::mark::{Mark, MarkKind, Marks};
 use rekindle_core::note::Notes;
 use rekindle_core::objective::{Objective, Verdict};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::{ComponentProof, DrillResult, Outcome, ProofRecord, Trust, Work};
 use rekindle_core::retention::Policy;
 use rekindle_core::tally::Tally;
+use rekindle_core::tripwire::Suspicion;
 use rekindle_core::{ComponentKind, RunId, codes};
 use rekindle_engine::retain::{decide, guard_explicit};
 use rekindle_engine::status::{Expectation, status};
@@ -38,6 +40,8 @@ fn point_of(number: u64, stack: &str, state: Completeness, components: &[&str]) 
         ledger_head: None,
         proof_head: None,
         signing_key: None,
+        marks_head: None,
+        suspicions: Vec::new(),
     };
     RecoveryPoint::stored(format!("{number:064x}").parse().unwrap(), time, manifest)
 }
@@ -64,11 +68,14 @@ fn frequent_points_of_one_component_do_not_push_out_the_others() {
     points.extend((2..20).map(|n| point(n, "shop", Completeness::Complete)));
     let policy = Policy { last: 2, ..Policy::default() };
     let now = jiff::Timestamp::from_second(30 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, "shop", "host", &[], now, &TimeZone::UTC).unwrap();
+    let decisions = decide(&policy, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
     let kept: Vec<_> = decisions.iter().filter(|decision| decision.keep).map(|decision| &decision.point).collect();
     assert_eq!(kept, [points[18].id(), points[17].id(), full.id()]);
-    assert!(guard_explicit(&points, &[full.id().clone()]).is_err_and(|fault| fault.chain().contains("`files`")));
-    assert!(guard_explicit(&points, &[points[3].id().clone()]).is_ok());
+    assert!(
+        guard_explicit(&points, &Marks::default(), &[full.id().clone()])
+            .is_err_and(|fault| fault.chain().contains("`files`"))
+    );
+    assert!(guard_explicit(&points, &Marks::default(), &[points[3].id().clone()]).is_ok());
 }
 
 #[test]
@@ -77,7 +84,7 @@ fn other_stacks_are_not_touched() {
         (1..9).map(|n| point(n, if n % 2 == 0 { "shop" } else { "blog" }, Completeness::Complete)).collect();
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, "shop", "host", &[], now, &TimeZone::UTC).unwrap();
+    let decisions = decide(&policy, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
     assert_eq!(decisions.len(), 4);
     assert_eq!(decisions.iter().filter(|decision| decision.keep).count(), 1);
 }
@@ -90,9 +97,53 @@ fn the_last_complete_point_cannot_be_named_away() {
         point(3, "blog", Completeness::Complete),
     ];
     let id = |n: usize| points[n].id().clone();
-    assert!(guard_explicit(&points, &[id(0)]).is_err_and(|fault| fault.is(codes::ENGINE_KEEP)));
-    assert!(guard_explicit(&points, &[id(1)]).is_ok());
-    assert!(guard_explicit(&points, &["f".repeat(64).parse().unwrap()]).is_err());
+    assert!(guard_explicit(&points, &Marks::default(), &[id(0)]).is_err_and(|fault| fault.is(codes::ENGINE_KEEP)));
+    assert!(guard_explicit(&points, &Marks::default(), &[id(1)]).is_ok());
+    assert!(guard_explicit(&points, &Marks::default(), &["f".repeat(64).parse().unwrap()]).is_err());
+}
+
+fn mark(kind: MarkKind, point: &RecoveryPoint) -> Mark {
+    Mark {
+        kind,
+        time: point.time(),
+        point: Some(point.id().clone()),
+        reason: Some("audit".to_owned()),
+        user: "ada".to_owned(),
+        host: "host".to_owned(),
+        keys: std::collections::BTreeSet::new(),
+    }
+}
+
+#[test]
+fn a_suspicious_newest_point_and_held_ones_hold_retention_back() {
+    let mut points: Vec<_> = (1..6).map(|n| point(n, "shop", Completeness::Complete)).collect();
+    let newest = points.pop().unwrap();
+    let mut manifest = newest.manifest().clone();
+    manifest.suspicions.push(Suspicion {
+        component: "database".parse().unwrap(),
+        measure: "rows".to_owned(),
+        usual: 9,
+        found: 0,
+        text: "odd".to_owned(),
+    });
+    points.push(RecoveryPoint::stored(newest.id().clone(), newest.time(), manifest));
+    let policy = Policy { last: 1, ..Policy::default() };
+    let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
+    let kept = |marks: &Marks| {
+        let decisions = decide(&policy, &points, marks, "shop", "host", now, &TimeZone::UTC).unwrap();
+        decisions.iter().filter(|decision| decision.keep).count()
+    };
+    assert_eq!(kept(&Marks::default()), 5);
+    let accepted = Marks::of([mark(MarkKind::Accept, &points[4])]);
+    assert_eq!(kept(&accepted), 1);
+    let held = Marks::of([mark(MarkKind::Accept, &points[4]), mark(MarkKind::Hold, &points[0])]);
+    assert_eq!(kept(&held), 2);
+    let wanted = [points[0].id().clone()];
+    assert!(guard_explicit(&points, &held, &wanted).is_err_and(|fault| fault.chain().contains("ada holds it: audit")));
+    assert!(guard_explicit(&points, &accepted, &wanted).is_ok());
+    // The last one that is not suspicious stays.
+    let good: Vec<_> = points[..4].iter().map(|point| point.id().clone()).collect();
+    assert!(guard_explicit(&points, &Marks::default(), &good).is_err());
 }
 
 fn proved(point: &RecoveryPoint, second: i64) -> ProofRecord {

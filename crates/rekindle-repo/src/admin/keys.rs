@@ -1,5 +1,7 @@
 //! The key files of a repository: each opens the same master key with another password.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use rekindle_core::{Fault, Result, Secret, codes};
 use rekindle_store::PutMode;
@@ -49,6 +51,11 @@ pub(super) fn new_key_file(key: &Key, password: &Secret<String>, label: &KeyLabe
     file.username.clone_from(&label.user);
     let bytes = file.encode().map_err(|bad| bug(bad.to_string()))?;
     Ok((Id::of(&bytes), bytes))
+}
+
+/// Names of all key files.
+pub fn key_ids(repo: &Repo) -> Result<BTreeSet<String>> {
+    Ok(ids(repo)?.iter().map(Id::hex).collect())
 }
 
 /// Every key file. With a password, the one it opens is marked.

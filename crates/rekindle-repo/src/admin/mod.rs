@@ -14,6 +14,6 @@ mod run;
 
 pub use forget::{Actor, forget};
 pub use init::init;
-pub use keys::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key_remove};
+pub use keys::{KeyInfo, KeyLabel, key_add, key_ids, key_list, key_passwd, key_remove};
 pub use password::check_password;
 pub use prune::{PruneOptions, PruneReport, prune};

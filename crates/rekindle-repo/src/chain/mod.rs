@@ -13,10 +13,11 @@ mod signer;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use rekindle_core::manifest::LedgerHead;
+use rekindle_core::manifest::{LedgerHead, Manifest};
 use rekindle_core::{Fault, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
+use crate::points::PointsView;
 use crate::read::parallel;
 use crate::repo::Repo;
 
@@ -144,6 +145,29 @@ impl<'a, R: Link> Chain<'a, R> {
         problems.extend(rules::problems(&found));
         let entries = found.into_iter().filter_map(|(_, entry)| entry).collect();
         Ok(Audit { entries, problems })
+    }
+
+    /// Number of records, and everything that is wrong with the chain: its records, and the heads that
+    /// points have seen (`seen` takes one out of a manifest).
+    pub(crate) fn problems(
+        &self,
+        view: &PointsView,
+        seen: impl Fn(&Manifest) -> Option<&LedgerHead>,
+    ) -> Result<(u64, Vec<String>)> {
+        let audit = self.audit()?;
+        let mut problems = audit.problems;
+        let key = self.public_key();
+        for point in &view.points {
+            let manifest = point.manifest();
+            // A point copied from elsewhere has seen the chain of that repository.
+            if manifest.signing_key.as_ref() != Some(&key) {
+                continue;
+            }
+            if let Some(why) = seen(manifest).and_then(|head| contradiction(&audit.entries, head)) {
+                problems.push(format!("point {}: {why}", point.id().short()));
+            }
+        }
+        Ok((audit.entries.len() as u64, problems))
     }
 
     /// The numbers of the records there are, ascending. Other names in the folder are left alone.

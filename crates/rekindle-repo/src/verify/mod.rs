@@ -17,7 +17,9 @@ use rekindle_core::{Cancel, Fault, Result, codes};
 use crate::format::Id;
 use crate::format::pack::BlobKind;
 use crate::ledger::{self, Ledger};
+use crate::marks;
 use crate::points::{self, PointsView};
+use crate::proofs;
 use crate::repo::Repo;
 
 pub use report::{AffectedPoint, Damage, VerifyReport};
@@ -65,7 +67,8 @@ pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<V
     let view = points::view_with(&reader, snapshots)?;
     manifests(&view, &forest, &mut report);
     if check_ledger(repo, &view, &mut report)? {
-        crate::proofs::verify(repo, &view, &mut report)?;
+        proofs::verify(repo, &view, &mut report)?;
+        marks::verify(repo, &view, &mut report)?;
     }
     check_wal(repo, options, cancel, &mut report)?;
     affected::name(&reader.0, &readable, &bad, &mut report);

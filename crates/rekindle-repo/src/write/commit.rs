@@ -21,6 +21,7 @@ use crate::format::snapshot::Snapshot;
 use crate::format::tree::TreeBuilder;
 use crate::format::{BadFormat, Id, names, time, unpacked};
 use crate::ledger::{Action, Event, Ledger};
+use crate::marks;
 use crate::points::POINT_TAG;
 use crate::proofs;
 
@@ -54,6 +55,7 @@ impl Session {
         let chains = Chains {
             ledger_head: head,
             proof_head: self.proof_head(),
+            marks_head: marks::head(repo)?,
             signing_key: ledger.as_ref().map(Ledger::public_key),
         };
         let manifest = draft.manifest(finished, chains);
@@ -107,19 +109,24 @@ impl Session {
         let (run, _reports) = self.run_of(&own, None);
         let mut sealer = Sealer::new(&self.shared)?;
         let mut store = |run: &Arc<ComponentRun>, kind, content: &[u8]| sealer.store(&self.shared, run, kind, content);
-        let cutter = Cutter::new(Chunking::Whole, &[], &[]);
-        let mut blobs = Vec::new();
-        let mut rest = json.as_slice();
-        while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(cutter.cut(rest));
-            blobs.push(store(&run, BlobKind::Data, chunk)?);
-            rest = after;
-        }
         let synthetic = |kind| Meta::synthetic(kind, manifest.finished);
-        let mut meta = synthetic(EntryKind::File);
-        meta.size = json.len() as u64;
+        let mut files: Vec<(&str, &[u8])> = vec![(MANIFEST_NAME, &json)];
+        files.extend(draft.attachments().iter().map(|one| (one.name, one.content.as_slice())));
+        files.sort_by_key(|(name, _)| *name);
         let mut inner = TreeBuilder::default();
-        inner.push(&Node { name: MANIFEST_NAME.into(), meta, content: NodeContent::Blobs(blobs) }).map_err(bug)?;
+        for (name, content) in files {
+            let cutter = Cutter::new(Chunking::Whole, &[], &[]);
+            let mut blobs = Vec::new();
+            let mut rest = content;
+            while !rest.is_empty() {
+                let (chunk, after) = rest.split_at(cutter.cut(rest));
+                blobs.push(store(&run, BlobKind::Data, chunk)?);
+                rest = after;
+            }
+            let mut meta = synthetic(EntryKind::File);
+            meta.size = content.len() as u64;
+            inner.push(&Node { name: name.into(), meta, content: NodeContent::Blobs(blobs) }).map_err(bug)?;
+        }
         let inner = store(&run, BlobKind::Tree, &inner.finish().1)?;
 
         let mut tops = vec![(RESERVED_DIRECTORY.to_owned(), inner)];

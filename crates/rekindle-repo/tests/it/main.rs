@@ -6,6 +6,7 @@ mod admin;
 mod key_cache;
 mod ledger;
 mod lock;
+mod marks;
 mod read;
 mod restore;
 mod support;

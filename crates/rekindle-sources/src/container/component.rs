@@ -145,6 +145,12 @@ impl Component for Contained {
         self.kept().await?.check(part, report, context).await
     }
 
+    async fn occupied(&self, part: Arc<dyn PartReader>, context: &RunContext) -> Result<Option<String>> {
+        let component =
+            self.for_restore(&self.home()).await.map_err(|fault| fault.during(self.named("look at the place")))?;
+        component.occupied(part, context).await
+    }
+
     async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
         self.kept().await?.roll_back(report, context).await
     }

@@ -117,6 +117,10 @@ impl Component for ComposeComponent {
         self.plain()?.check(part, report, context).await
     }
 
+    async fn occupied(&self, part: Arc<dyn PartReader>, context: &RunContext) -> Result<Option<String>> {
+        self.plain()?.occupied(part, context).await
+    }
+
     async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
         self.plain()?.roll_back(report, context).await
     }

@@ -31,7 +31,7 @@ use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 pub(crate) use check::{compare, every_byte};
 pub use journal::{Counts, Policy};
 pub(crate) use layout::show;
-pub(crate) use restore::{OWNERS_NOT_SET, may_set_owners, take_back, tree, warn_of_attributes};
+pub(crate) use restore::{OWNERS_NOT_SET, holds_something, may_set_owners, take_back, tree, warn_of_attributes};
 
 use exclude::Excludes;
 use layout::Layout;
@@ -139,6 +139,21 @@ impl Component for FilesComponent {
     ) -> Result<Vec<Finding>> {
         let (report, context) = (report.clone(), context.clone());
         self.blocking(move |_| check::check(part.as_ref(), &report, &context)).await
+    }
+
+    async fn occupied(&self, _part: Arc<dyn PartReader>, _context: &RunContext) -> Result<Option<String>> {
+        self.looking(|this| {
+            for path in &this.layout.paths {
+                let look = restore::holds_something(path).map_err(|error| {
+                    Fault::new(codes::FILES_TARGET, format!("look whether `{}` is empty", show(path))).because(error)
+                })?;
+                if look {
+                    return Ok(Some(format!("`{}` is not empty", show(path))));
+                }
+            }
+            Ok(None)
+        })
+        .await
     }
 
     async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {

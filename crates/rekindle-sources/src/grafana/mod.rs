@@ -93,6 +93,12 @@ impl Component for GrafanaComponent {
             .map_err(|fault| fault.during(format!("check `{}`", self.id)))
     }
 
+    async fn occupied(&self, part: Arc<dyn PartReader>, _context: &RunContext) -> Result<Option<String>> {
+        let this = self.clone();
+        blocking(move || restore::occupied(&this.id, &this.options, &part.record().details, &crate::home::request()?))
+            .await
+    }
+
     async fn roll_back(&self, report: &RestoreReport, _context: &RunContext) -> Result<()> {
         let report = report.clone();
         blocking(move || roll_back::roll_back(&report))

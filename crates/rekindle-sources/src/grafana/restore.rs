@@ -35,6 +35,21 @@ pub(super) struct Placed {
     pub(super) kept: Option<PathBuf>,
 }
 
+/// What stands where a restore in place would put the database.
+pub(super) fn occupied(
+    id: &ComponentId,
+    options: &GrafanaOptions,
+    details: &serde_json::Value,
+    request: &RestoreRequest,
+) -> Result<Option<String>> {
+    let database = Site::find(id, options, &GrafanaDetails::decode(details)?, request)?.database;
+    match fs::symlink_metadata(&database) {
+        Ok(_) => Ok(Some(format!("`{}` is there", show(&database)))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(target_fault("look at", &database, error)),
+    }
+}
+
 /// Where everything goes.
 struct Site {
     database: PathBuf,

@@ -233,6 +233,15 @@ impl Component for PostgresComponent {
         checked.map_err(|fault| fault.during(self.name("check")))
     }
 
+    async fn occupied(&self, part: Arc<dyn PartReader>, _context: &RunContext) -> Result<Option<String>> {
+        let found = if recovery::is_base(&*part) {
+            recovery::occupied(&self.setup())
+        } else {
+            Box::pin(restore::home::occupied(self, &part.record().details)).await
+        };
+        found.map_err(|fault| fault.during(self.name("look at the place")))
+    }
+
     async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
         Box::pin(restore::roll_back(self, report, context)).await.map_err(|fault| fault.during(self.name("roll back")))
     }

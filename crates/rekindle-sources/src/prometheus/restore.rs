@@ -18,7 +18,7 @@ use super::server::Server;
 use crate::files::companions;
 use crate::files::show;
 use crate::files::tree::{TreeOrder, place};
-use crate::files::{OWNERS_NOT_SET, may_set_owners, take_back, warn_of_attributes};
+use crate::files::{OWNERS_NOT_SET, holds_something, may_set_owners, take_back, warn_of_attributes};
 use crate::occupied::occupant;
 use crate::steps::Steps;
 
@@ -70,6 +70,20 @@ pub(super) async fn restore(
 async fn server_directory(options: &PrometheusOptions) -> Option<PathBuf> {
     let facts = Server::new(options).ok()?.facts().await.ok()?;
     Some(super::capture::data_dir(options, &facts))
+}
+
+/// What stands in the data directory that a restore in place would take.
+pub(super) fn occupied(
+    id: &ComponentId,
+    options: &PrometheusOptions,
+    details: &serde_json::Value,
+    request: &RestoreRequest,
+) -> Result<Option<String>> {
+    let data = Site::find(id, options, &PrometheusDetails::decode(details)?, request)?.data;
+    let look = holds_something(&data).map_err(|error| {
+        Fault::new(codes::FILES_TARGET, format!("look whether `{}` is empty", show(&data))).because(error)
+    })?;
+    Ok(look.then(|| format!("`{}` is not empty", show(&data))))
 }
 
 struct Site {

@@ -123,6 +123,22 @@ impl Component for RedisComponent {
         .await
     }
 
+    /// Without a data directory, the running server.
+    fn home(&self) -> Target {
+        match &self.options.data_dir {
+            Some(_) => Target::InPlace { discard_old: false },
+            None => Target::Live,
+        }
+    }
+
+    async fn occupied(&self, part: Arc<dyn PartReader>, context: &RunContext) -> Result<Option<String>> {
+        self.blocking(context, move |this, context| match &this.options.data_dir {
+            Some(_) => restore::directory::occupied(&this.id, &this.options, &*part),
+            None => restore::live::occupied(&this.options, &context.cancel),
+        })
+        .await
+    }
+
     async fn roll_back(&self, report: &RestoreReport, context: &RunContext) -> Result<()> {
         let report = report.clone();
         self.blocking(context, move |this, _| {

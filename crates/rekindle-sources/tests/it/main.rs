@@ -16,3 +16,4 @@ mod recovery_support;
 mod redis_refusals;
 mod redis_round_trip;
 mod redis_support;
+mod roll_back;

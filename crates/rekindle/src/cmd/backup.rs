@@ -9,10 +9,11 @@ use rekindle_config::Config;
 use rekindle_core::{Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
-use rekindle_repo::Repo;
+use rekindle_repo::{Repo, marks};
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
+use crate::wire::attached;
 use crate::wire::components::{self, Wishes};
 use crate::{group, human, wire};
 
@@ -47,7 +48,12 @@ impl Backup {
         let Some(Opened { repository, alone: _alone }) = repository else {
             return Ok(plan_answer(&plan));
         };
-        let options = BackupOptions { read_all: self.force, max_skew: config.stack.max_skew };
+        let options = BackupOptions {
+            read_all: self.force,
+            max_skew: config.stack.max_skew,
+            tripwire: Some(attached::tripwire(&config, marks::read(&repository)?)),
+            attachments: attached::attachments(session, &config)?,
+        };
         let (context, _scratch) = session.context()?;
         let work = backup(plan, repository, wire::containers::hook_runner(Some(&config)), &options, &context);
         let report = session.runtime.block_on(work)?;
@@ -103,6 +109,15 @@ fn answer(report: &BackupReport) -> Answer {
     );
     if report.skew_exceeded {
         text.push_str("\nThe skew is over the configured `max-skew`.\n");
+    }
+    if !report.suspicions.is_empty() {
+        let short = report.point.short();
+        text.push_str("\nSUSPICIOUS: this capture differs sharply from the ones before it:\n");
+        for one in &report.suspicions {
+            let _ = writeln!(text, "  {}: {}", one.component, one.text);
+        }
+        let _ =
+            writeln!(text, "Nothing older is forgotten until `rekindle point accept {short}`. See `rekindle diff`.");
     }
     for component in &report.components {
         for (class, count) in &component.notes.counts {

@@ -6,7 +6,7 @@ use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
 use rekindle_engine::retain::{decide, guard_explicit};
 use rekindle_repo::points::{self, PointsView};
-use rekindle_repo::{Repo, admin, proofs};
+use rekindle_repo::{Repo, admin, marks, proofs};
 use serde_json::json;
 
 use super::wal::sweep::{self, Swept};
@@ -35,7 +35,7 @@ impl Forget {
         let view = complete_view(&repository)?;
         let find = |word: &String| points::resolve(&view, word).map(|point| point.id().clone());
         let wanted = self.points.iter().map(find).collect::<Result<Vec<PointId>>>()?;
-        guard_explicit(&view.points, &wanted)?;
+        guard_explicit(&view.points, &marks::read(&repository)?, &wanted)?;
         if !self.dry_run {
             admin::forget(&repository, &wanted, &wire::actor(wire::host_name()))?;
         }
@@ -58,14 +58,15 @@ impl Forget {
         let repository = wire::open(session, &place)?;
         let view = complete_view(&repository)?;
         let host = wire::host(&config);
+        let marks = marks::read(&repository)?;
         let decisions = {
             // A chain of proofs that was changed says nothing about which point was proved.
             let proofs = proofs::read_all(&repository)?;
             let (stack, now) = (&config.stack.name, session.now());
-            decide(policy, &view.points, stack, &host, &proofs, now, &TimeZone::system())?
+            decide(policy, &view.points, (&marks, &proofs), stack, &host, now, &TimeZone::system())?
         };
         let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
-        guard_explicit(&view.points, &removed)?;
+        guard_explicit(&view.points, &marks, &removed)?;
         if !self.dry_run {
             admin::forget(&repository, &removed, &wire::actor(host))?;
         }

@@ -11,7 +11,7 @@ use crate::describe;
 use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::wire;
+use crate::wire::{self, attached};
 
 /// List recovery points, newest last
 #[derive(Debug, Args)]
@@ -32,6 +32,7 @@ impl List {
         let repository = wire::open(session, &wire::place(session)?)?;
         let view = points::view(&repository)?;
         let evidence = Evidence::read(&repository)?;
+        let (marks, doubt) = attached::marks_shown(&repository);
         let foreign = points::foreign_snapshots(&repository)?.len();
         let all = &view.points;
         let wanted = |wish: &Option<String>, is: &str| wish.as_deref().is_none_or(|wish| wish == is);
@@ -42,11 +43,11 @@ impl List {
             .collect();
         let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
         chosen.drain(..surplus);
-        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point, evidence.trust(point))).collect();
+        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point, evidence.trust(point), &marks)).collect();
         let mut text = if chosen.is_empty() {
             "There is no recovery point.\n".to_owned()
         } else {
-            describe::table(&chosen, &evidence)
+            describe::table(&chosen, &evidence, &marks)
         };
         if foreign > 0 {
             let _ =
@@ -55,7 +56,7 @@ impl List {
         let lost: Vec<_> = view.unreadable.iter().map(describe::unreadable).collect();
         let result = json!({"points": list, "unreadable": lost, "foreign_snapshots": foreign});
         let answer = Answer::data(result, text);
-        let faults = describe::unreadable_fault(&view.unreadable).into_iter().chain(evidence.fault);
+        let faults = describe::unreadable_fault(&view.unreadable).into_iter().chain(evidence.fault).chain(doubt);
         Ok(faults.fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }

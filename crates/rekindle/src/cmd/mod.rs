@@ -4,6 +4,7 @@ mod backup;
 mod cat;
 mod check_config;
 mod completions;
+mod diff;
 mod doctor;
 mod drill;
 mod foreign;
@@ -11,13 +12,16 @@ mod forget;
 mod init;
 mod install;
 mod key;
+mod kit;
 mod list;
 mod ls;
 mod man;
 mod notify;
 mod peek;
+mod point;
 mod proof;
 mod prune;
+mod recover;
 mod recovery;
 mod restore;
 mod restore_points;
@@ -28,6 +32,7 @@ mod status;
 mod verify;
 mod version;
 mod wal;
+mod watch;
 
 use clap::Subcommand;
 
@@ -50,10 +55,14 @@ pub(crate) enum Command {
     Drill(drill::Drill),
     Proof(proof::Proof),
     Peek(peek::Peek),
+    Recover(recover::Recover),
+    Diff(diff::Diff),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Key(key::Key),
+    Kit(kit::Kit),
     Forget(forget::Forget),
+    Point(point::Point),
     Prune(prune::Prune),
     Wal(wal::Wal),
     Serve(serve::Serve),
@@ -82,10 +91,14 @@ impl Command {
             Self::Drill(_) => "drill",
             Self::Proof(_) => "proof",
             Self::Peek(_) => "peek",
+            Self::Recover(_) => "recover",
+            Self::Diff(_) => "diff",
             Self::Status(_) => "status",
             Self::Doctor(_) => "doctor",
             Self::Key(_) => "key",
+            Self::Kit(_) => "kit",
             Self::Forget(_) => "forget",
+            Self::Point(_) => "point",
             Self::Prune(_) => "prune",
             Self::Wal(_) => "wal",
             Self::Serve(_) => "serve",
@@ -118,9 +131,13 @@ impl Command {
             Self::Drill(command) => command.run(session),
             Self::Proof(command) => command.run(session),
             Self::Peek(command) => command.run(session),
+            Self::Recover(command) => command.run(session),
+            Self::Diff(command) => command.run(session),
             Self::Status(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),
+            Self::Kit(command) => command.run(session),
+            Self::Point(command) => command.run(session),
             Self::Prune(command) => command.run(session),
             Self::Wal(command) => command.run(session),
             Self::Forget(command) => command.run(session),

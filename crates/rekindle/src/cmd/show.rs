@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::Trust;
 use serde_json::json;
@@ -11,7 +12,8 @@ use serde_json::json;
 use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::{human, wire};
+use crate::wire::{self, attached};
+use crate::{describe, human};
 
 /// Notes of one component that are shown in the text; `--json` has all of them.
 const NOTES_SHOWN_MAX: usize = 10;
@@ -30,18 +32,23 @@ impl Show {
         let point = wire::point(&repository, &self.point)?;
         let evidence = Evidence::read(&repository)?;
         let trust = evidence.trust(&point);
+        let (marks, doubt) = attached::marks_shown(&repository);
         let result = json!({
             "id": point.id(),
             "time": point.time(),
             "trust": trust,
+            "suspicious": marks.suspicious(&point),
+            "accepted": marks.accepted(point.id()),
+            "held": marks.held(point.id()),
             "manifest": point.manifest(),
         });
-        let answer = Answer::data(result, text(&point, trust));
-        Ok(evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
+        let answer = Answer::data(result, text(&point, trust, &marks));
+        let faults = evidence.fault.into_iter().chain(doubt);
+        Ok(faults.fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }
 
-fn text(point: &RecoveryPoint, trust: Trust) -> String {
+fn text(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> String {
     let manifest = point.manifest();
     let mut text = format!(
         "point     {}\ntime      {}\nstack     {} on {}\nstate     {}, {}\nskew      {}\nwritten   {} by {}\n\n",
@@ -49,7 +56,7 @@ fn text(point: &RecoveryPoint, trust: Trust) -> String {
         human::time(point.time()),
         manifest.stack,
         manifest.host,
-        manifest.state.as_str(),
+        describe::state(point, marks),
         trust.as_str(),
         human::millis(manifest.skew_ms),
         human::time(manifest.finished),
@@ -58,6 +65,14 @@ fn text(point: &RecoveryPoint, trust: Trust) -> String {
     let rows: Vec<Vec<String>> = manifest.components.iter().map(row).collect();
     text.push_str(&human::table(&["COMPONENT", "KIND", "CAPTURED", "ENTRIES", "SIZE", "UNCHANGED", "NEW"], &rows));
     // Writing into a `String` cannot fail.
+    for one in &manifest.suspicions {
+        let _ = writeln!(text, "\nodd: {}: {}", one.component, one.text);
+    }
+    for (word, mark) in [("accepted", marks.accepted(point.id())), ("held", marks.held(point.id()))] {
+        let Some(mark) = mark else { continue };
+        let reason = mark.reason.as_deref().unwrap_or("no reason given");
+        let _ = writeln!(text, "\n{word} by {} on {}: {reason}", mark.user, human::time(mark.time));
+    }
     for missing in &manifest.missing {
         let _ = writeln!(text, "\nmissing: {} ({}): [{}] {}", missing.id, missing.kind, missing.code, missing.error);
         if let Some(hint) = &missing.hint {

@@ -16,6 +16,7 @@ use rekindle_repo::Repo;
 use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
+use super::watch;
 use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session, SystemClock};
@@ -79,7 +80,9 @@ impl Status {
         }
         let answer = Answer::data(result, text).exit(exit);
         let answer = if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) };
-        Ok(evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
+        let answer =
+            evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
+        watch::add(answer, &repository, &points, &config.stack.name, &host)
     }
 }
 

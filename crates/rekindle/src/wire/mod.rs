@@ -1,6 +1,7 @@
 //! Adapters are built from the configuration here, and nowhere else.
 
 pub(crate) mod alone;
+pub(crate) mod attached;
 pub(crate) mod components;
 pub(crate) mod containers;
 mod monitoring;
@@ -38,7 +39,7 @@ pub(crate) struct Place {
 }
 
 /// The configuration file: the named one, else the first default that exists.
-fn config_file(session: &Session) -> Option<PathBuf> {
+pub(crate) fn config_file(session: &Session) -> Option<PathBuf> {
     let named = session.global.config.clone();
     named.or_else(|| default_places().into_iter().find(|place| place.exists()))
 }
@@ -75,19 +76,22 @@ fn no_config(what: &str) -> Fault {
 pub(crate) fn place(session: &Session) -> Result<Place, Faults> {
     let given = password_given(session)?;
     if let Some(url) = &session.global.repo {
-        let Some(password) = given else {
-            return Err(Fault::new(codes::CLI_USAGE, "open the repository of `--repo`: no password is given")
-                .hint("give --password-file FILE or --password-command COMMAND, or set REKINDLE_PASSWORD_FILE")
-                .into());
-        };
-        let options = StoreOptions::new(url)?;
-        let repo = RepoOptions { key_cache: state::key_cache(None, &password), ..RepoOptions::default() };
-        return Ok(Place { options, password: password.resolve()?, repo });
+        return bare_place(url, given.as_ref()).map_err(Faults::from);
     }
     let Some(file) = config_file(session) else {
         return Err(no_config("find the repository: no configuration and no --repo").into());
     };
     of_config(session, &load(&file)?, given.as_ref()).map_err(Faults::from)
+}
+
+/// A repository with nothing but its URL and a password of the command line.
+pub(crate) fn bare_place(url: &str, given: Option<&SecretRef>) -> Result<Place> {
+    let Some(password) = given else {
+        return Err(Fault::new(codes::CLI_USAGE, "open the repository: no password is given")
+            .hint("give --password-file FILE or --password-command COMMAND, or set REKINDLE_PASSWORD_FILE"));
+    };
+    let repo = RepoOptions { key_cache: state::key_cache(None, password), ..RepoOptions::default() };
+    Ok(Place { options: StoreOptions::new(url)?, password: password.resolve()?, repo })
 }
 
 /// The configured repository; `given` wins over the configured password.

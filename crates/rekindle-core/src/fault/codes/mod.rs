@@ -28,6 +28,7 @@ mod grafana;
 mod pitr;
 mod postgres;
 mod prometheus;
+mod recover;
 mod redis;
 mod repo;
 mod run;
@@ -45,6 +46,7 @@ pub use grafana::*;
 pub use pitr::*;
 pub use postgres::*;
 pub use prometheus::*;
+pub use recover::*;
 pub use redis::*;
 pub use repo::*;
 pub use run::*;
@@ -65,6 +67,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         pitr::AREA,
         postgres::AREA,
         prometheus::AREA,
+        recover::AREA,
         redis::AREA,
         repo::AREA,
         run::AREA,

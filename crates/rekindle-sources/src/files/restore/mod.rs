@@ -2,6 +2,7 @@
 
 mod in_place;
 mod new_place;
+mod occupied;
 mod plan;
 
 mod roll_back;
@@ -21,6 +22,7 @@ use rustix::io::Errno;
 use super::FilesComponent;
 use super::layout::show;
 
+pub(crate) use occupied::holds_something;
 pub(super) use plan::{Place, Placed, first};
 pub(super) use roll_back::roll_back;
 pub(crate) use roll_back::take_back;

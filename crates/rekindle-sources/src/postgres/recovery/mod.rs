@@ -95,6 +95,15 @@ fn base_of(part: &dyn PartReader) -> Result<BaseBackup> {
     })
 }
 
+/// What stands in the configured data directory.
+pub(super) fn occupied(setup: &Setup) -> Result<Option<String>> {
+    let place = Place::of(&setup.id, setup.options.data_dir.as_deref(), &crate::home::request()?)?;
+    let live = place.replaces.unwrap_or(place.data);
+    let look = crate::files::holds_something(&live);
+    let look = look.map_err(|error| io_fault("look whether there is something in", &live, error))?;
+    Ok(look.then(|| format!("`{}` is not empty", live.display())))
+}
+
 /// A base backup alone needs nobody to look into a log.
 struct NoEyes;
 

@@ -77,6 +77,10 @@ impl Place {
                 Ok(true) => {}
                 // What an interrupted restore left, when told so: what is there and right is kept.
                 Ok(false) if overwrite && unfinished(&self.data) => {}
+                // Staged beside the live one and never swapped: nothing but an earlier try made it.
+                Ok(false) if overwrite && self.replaces.is_some() => {
+                    fs::remove_dir_all(directory).map_err(|error| io_fault("remove", directory, error))?;
+                }
                 Ok(false) => {
                     return Err(Fault::new(codes::PITR_PLACE, format!("restore into `{}`", directory.display()))
                         .because("the directory is not empty")

@@ -1,6 +1,7 @@
 //! Restore: into new databases, verified, and then – only when asked – in place of the old ones.
 
 mod create;
+pub(super) mod home;
 mod load;
 mod roles;
 mod roll_back;

@@ -66,6 +66,19 @@ pub(crate) fn restore(
     Ok(report(&target, &details, options, &names, &summary, kept, steps))
 }
 
+/// What a server could load from the configured data directory.
+pub(crate) fn occupied(id: &ComponentId, options: &RedisOptions, part: &dyn PartReader) -> Result<Option<String>> {
+    let details = RedisDetails::decode(&part.record().details)?;
+    let place = Place::find(id, options, &crate::home::request()?)?;
+    let names = old_names(&usable_names(&details.files)?);
+    let there = |path: &PathBuf| match fs::symlink_metadata(path) {
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        Ok(_) => true,
+    };
+    let found = names.into_iter().map(|name| place.directory.join(name)).find(there);
+    Ok(found.map(|path| format!("`{}` is there", path.display())))
+}
+
 /// The directory to write to.
 #[derive(Debug)]
 struct Place {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use rekindle_core::port::{LostEntry, PartReader, RestoreReport, RestoreRequest, RunContext};
-use rekindle_core::{ComponentId, Fault, Result, codes};
+use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 
 use super::NOT_APPLIED;
 use super::source;
@@ -82,6 +82,14 @@ pub(crate) fn restore(
         steps: steps.into_vec(),
         details: serde_json::to_value(placed).unwrap_or_default(),
     })
+}
+
+/// Keys of the configured server.
+pub(crate) fn occupied(options: &RedisOptions, cancel: &Cancel) -> Result<Option<String>> {
+    let endpoint = options.endpoint(None)?;
+    let mut client = Client::connect(&endpoint, options, cancel)?;
+    let keys: u64 = Facts::ask(&mut client)?.keyspace().values().sum();
+    Ok((keys > 0).then(|| format!("the server at {endpoint} holds {keys} keys")))
 }
 
 /// Everything that can be known to fail, before anything is written.

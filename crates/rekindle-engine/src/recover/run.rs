@@ -1,0 +1,309 @@
+//! Working off the steps, each written down before and after.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rekindle_core::port::{
+    Component, Finding, Hook, HookOutcome, HookRunner, Level, Repository, RestoreReport, RestoreRequest, RunContext,
+    Target,
+};
+use rekindle_core::{ComponentId, Fault, Result, codes};
+
+use super::journal::{Entry, Journal, Progress};
+use super::plan::{Do, RecoveryPlan, Step};
+use super::report::{self, RecoveryReport};
+use crate::component_run::named;
+use crate::report::StoredProblem;
+
+/// Time between two looks whether a server answers.
+const READY_POLL: Duration = Duration::from_millis(500);
+
+/// Programs that stop and start something.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    pub stop: Vec<Hook>,
+    pub start: Vec<Hook>,
+    /// Longest wait until what was started answers.
+    pub ready: Duration,
+}
+
+/// One component and how its server is run.
+#[derive(Clone)]
+pub struct Actor {
+    pub component: Arc<dyn Component>,
+    pub commands: Commands,
+    /// Greatest wanted duration of its recovery.
+    pub rto_seconds: Option<u64>,
+}
+
+/// Everything a recovery works with.
+pub struct Crew {
+    pub repository: Arc<dyn Repository>,
+    pub runner: Arc<dyn HookRunner>,
+    pub actors: BTreeMap<ComponentId, Actor>,
+    /// Of the applications around the components.
+    pub stack: Commands,
+    /// Workers of restore programs.
+    pub jobs: usize,
+}
+
+/// Works off what `progress` does not call done. A component that fails does not keep the others
+/// from coming back; applications start only when all of them did.
+///
+/// `Err` only when the journal cannot be written or the run is stopped: then it goes on later.
+pub async fn recover(
+    plan: &RecoveryPlan,
+    progress: Progress,
+    crew: &Crew,
+    journal: &mut dyn Journal,
+    context: &RunContext,
+) -> Result<RecoveryReport> {
+    let mut run = Run { plan, progress, crew, journal, context, failed: BTreeMap::new(), rolled_back: BTreeSet::new() };
+    for (number, step) in plan.steps.iter().enumerate() {
+        if run.progress.done.contains(&number) || run.skips(step) {
+            continue;
+        }
+        context.cancel.check().map_err(resumable)?;
+        run.step(number, step).await?;
+    }
+    let now = context.clock.now();
+    if run.failed.is_empty() {
+        run.note(&Entry::Finished { at: now })?;
+    }
+    let Run { progress, failed, rolled_back, .. } = run;
+    Ok(report::of(plan, &progress, crew, failed, &rolled_back, now))
+}
+
+fn resumable(fault: Fault) -> Fault {
+    fault.hint("rekindle recover --resume goes on where it was")
+}
+
+struct Run<'a> {
+    plan: &'a RecoveryPlan,
+    progress: Progress,
+    crew: &'a Crew,
+    journal: &'a mut dyn Journal,
+    context: &'a RunContext,
+    /// By component; `None` is the stack.
+    failed: BTreeMap<Option<ComponentId>, Fault>,
+    rolled_back: BTreeSet<ComponentId>,
+}
+
+/// What a step gave.
+#[derive(Default)]
+struct Gave {
+    report: Option<Box<RestoreReport>>,
+    findings: Vec<String>,
+}
+
+impl Run<'_> {
+    fn note(&mut self, entry: &Entry) -> Result<()> {
+        self.journal.write(entry)?;
+        self.progress.note(self.plan, entry);
+        Ok(())
+    }
+
+    /// After a failure, what depends on it is left out; the start of the stack depends on everything.
+    fn skips(&self, step: &Step) -> bool {
+        match (&step.component, step.act) {
+            (None, Do::Start) => !self.failed.is_empty(),
+            (id, _) => self.failed.contains_key(id),
+        }
+    }
+
+    async fn step(&mut self, number: usize, step: &Step) -> Result<()> {
+        let scope = step.component.as_ref().map_or("stack", ComponentId::as_str).to_owned();
+        self.context.monitor.phase(&scope, step.act.as_str());
+        let before = self.progress.begun.contains(&number);
+        let since = self.context.clock.now();
+        self.note(&Entry::Begun { step: number, at: since })?;
+        let outcome = self.act(step, before).await;
+        let elapsed = self.context.clock.now().duration_since(since).as_millis();
+        let elapsed_ms = u64::try_from(elapsed).unwrap_or(0);
+        match outcome {
+            Ok(Gave { report, findings }) => self.note(&Entry::Done { step: number, elapsed_ms, report, findings }),
+            // Stopped, not failed: the step is begun and not done.
+            Err(fault) if self.context.cancel.check().is_err() => Err(resumable(fault)),
+            Err(fault) => {
+                self.context.monitor.problem(&scope, &fault);
+                self.note(&Entry::Failed { step: number, elapsed_ms, problem: StoredProblem::from(&fault) })?;
+                if step.act == Do::Check {
+                    self.roll_back(number, step).await?;
+                }
+                self.failed.insert(step.component.clone(), fault);
+                Ok(())
+            }
+        }
+    }
+
+    async fn act(&self, step: &Step, before: bool) -> Result<Gave> {
+        let Some(id) = &step.component else {
+            return match step.act {
+                Do::Stop => self.stop(&self.crew.stack, "the stack").await,
+                Do::Start => self.start(&self.crew.stack, "the stack").await,
+                Do::Restore | Do::Check | Do::Ready => {
+                    Err(Fault::new(codes::RUN_BUG, "recover: a step of no component"))
+                }
+            };
+        };
+        let actor = self.crew.actors.get(id).ok_or_else(|| {
+            Fault::new(codes::RECOVER_CONFIG, format!("recover `{id}`: the configuration does not have it"))
+        })?;
+        let name = format!("`{id}`");
+        let done = match step.act {
+            Do::Stop => self.stop(&actor.commands, &name).await,
+            Do::Start => self.start(&actor.commands, &name).await,
+            Do::Ready => self.ready(actor).await,
+            Do::Restore => self.restore(id, actor, before).await,
+            Do::Check => self.check(id, actor).await,
+        };
+        done.map_err(|fault| named(fault, "recover", actor.component.kind(), id))
+    }
+
+    /// A server that is not there cannot be stopped: that is told and is no failure.
+    async fn stop(&self, commands: &Commands, name: &str) -> Result<Gave> {
+        for hook in &commands.stop {
+            if let Err(fault) = self.command(hook, "stop").await {
+                self.context.monitor.problem(name, &fault);
+            }
+        }
+        Ok(Gave::default())
+    }
+
+    async fn start(&self, commands: &Commands, name: &str) -> Result<Gave> {
+        for hook in &commands.start {
+            self.command(hook, "start").await.map_err(|fault| {
+                let code = format!("start {name}");
+                Fault::new(codes::RECOVER_START, code)
+                    .because(fault)
+                    .hint("the data is in place; mend the command, then run rekindle recover --resume")
+            })?;
+        }
+        Ok(Gave::default())
+    }
+
+    async fn command(&self, hook: &Hook, moment: &str) -> Result<HookOutcome> {
+        let variables = [
+            ("REKINDLE_RUN_ID", self.context.run.to_string()),
+            ("REKINDLE_STACK", self.plan.stack.clone()),
+            ("REKINDLE_HOOK", moment.to_owned()),
+            ("REKINDLE_STATUS", "recovering".to_owned()),
+        ];
+        self.crew.runner.run(hook, &variables).await
+    }
+
+    /// Asks until the component answers well, or its time is over.
+    async fn ready(&self, actor: &Actor) -> Result<Gave> {
+        let until = self.context.clock.now() + jiff::SignedDuration::try_from(actor.commands.ready).unwrap_or_default();
+        loop {
+            self.context.cancel.check()?;
+            let seen = match actor.component.probe(self.context).await {
+                Err(fault) => fault.chain(),
+                Ok(findings) => match findings.into_iter().find(|finding| finding.level == Level::Bad) {
+                    None => return Ok(Gave::default()),
+                    Some(bad) => bad.text,
+                },
+            };
+            if self.context.clock.now() >= until {
+                let what = format!("wait until `{}` answers", actor.component.id());
+                return Err(Fault::new(codes::RECOVER_START, what)
+                    .because(seen)
+                    .hint("look into the server's log; then run rekindle recover --resume"));
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    async fn part(&self, id: &ComponentId) -> Result<Arc<dyn rekindle_core::port::PartReader>> {
+        let choice = self.plan.choices.iter().find(|choice| choice.component == *id);
+        let choice = choice.ok_or_else(|| Fault::new(codes::RUN_BUG, format!("recover `{id}`: nothing was chosen")))?;
+        let (point, id, repository) = (choice.point.clone(), id.clone(), Arc::clone(&self.crew.repository));
+        let opened = tokio::task::spawn_blocking(move || repository.open(&point, &id)).await;
+        opened.map_err(|error| Fault::new(codes::RUN_BUG, "open the point").because(error))?
+    }
+
+    async fn restore(&self, id: &ComponentId, actor: &Actor, before: bool) -> Result<Gave> {
+        let choice = self.plan.choices.iter().find(|choice| choice.component == *id);
+        let point = choice.map(|choice| choice.point.clone());
+        let target = actor.component.home();
+        let request = RestoreRequest {
+            point: point.ok_or_else(|| Fault::new(codes::RUN_BUG, format!("recover `{id}`: nothing was chosen")))?,
+            // Into a running server, keys of an interrupted try are there already.
+            overwrite: matches!(target, Target::Live) && (self.plan.replace || before),
+            target,
+            select: Vec::new(),
+            jobs: self.crew.jobs,
+            server: None,
+            recovery: None,
+        };
+        let report = actor.component.restore(self.part(id).await?, &request, self.context).await?;
+        Ok(Gave { report: Some(Box::new(report)), findings: Vec::new() })
+    }
+
+    async fn check(&self, id: &ComponentId, actor: &Actor) -> Result<Gave> {
+        let report = self.progress.reports.get(id);
+        let report = report.ok_or_else(|| Fault::new(codes::RUN_BUG, format!("check `{id}`: it was not restored")))?;
+        let findings = actor.component.check(self.part(id).await?, report, self.context).await?;
+        let lost = report.lost.iter().map(|lost| format!("{}: {}", lost.path, lost.why));
+        let bad = findings.iter().filter(|finding| finding.level == Level::Bad).map(|finding| finding.text.clone());
+        let wrong: Vec<String> = lost.chain(bad).take(3).collect();
+        if wrong.is_empty() {
+            return Ok(Gave { report: None, findings: findings.into_iter().map(line).collect() });
+        }
+        Err(Fault::new(codes::RECOVER_CHECK, format!("check what was recovered of `{id}`"))
+            .because(wrong.join("; "))
+            .hint("mend the cause, then run rekindle recover --resume; or choose another point with --restart"))
+    }
+
+    /// The kept old state takes its place again. Without one, what was restored stays: it is more
+    /// than nothing.
+    async fn roll_back(&mut self, number: usize, step: &Step) -> Result<()> {
+        let Some(id) = &step.component else { return Ok(()) };
+        let (Some(actor), Some(report)) = (self.crew.actors.get(id), self.progress.reports.get(id)) else {
+            return Ok(());
+        };
+        if report.kept_old.is_none() {
+            return Ok(());
+        }
+        self.context.monitor.phase(id.as_str(), "put the old state back");
+        match actor.component.roll_back(report, self.context).await {
+            Ok(()) => {
+                self.rolled_back.insert(id.clone());
+                self.note(&Entry::RolledBack { step: number })
+            }
+            Err(fault) => {
+                self.context.monitor.problem(id.as_str(), &fault);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn line(finding: Finding) -> String {
+    let mark = match finding.level {
+        Level::Good => "ok",
+        Level::Warning => "warning",
+        Level::Bad => "BAD",
+    };
+    match finding.remedy {
+        None => format!("{mark}: {}", finding.text),
+        Some(remedy) => format!("{mark}: {} ({remedy})", finding.text),
+    }
+}
+
+/// What stands where the components are to be recovered, one line each. Nothing is changed.
+pub async fn occupied(plan: &RecoveryPlan, crew: &Crew, context: &RunContext) -> Result<Vec<(ComponentId, String)>> {
+    let mut found = Vec::new();
+    let chosen: BTreeSet<_> = plan.choices.iter().map(|choice| (&choice.component, &choice.point)).collect();
+    for (id, point) in chosen {
+        let Some(actor) = crew.actors.get(id) else { continue };
+        let (repository, at, of) = (Arc::clone(&crew.repository), point.clone(), id.clone());
+        let opened = tokio::task::spawn_blocking(move || repository.open(&at, &of)).await;
+        let part = opened.map_err(|error| Fault::new(codes::RUN_BUG, "open the point").because(error))??;
+        if let Some(what) = actor.component.occupied(part, context).await? {
+            found.push((id.clone(), what));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,87 @@
+//! Marks of people in the repository: accepted, held, kit confirmed. They are a signed chain.
+
+use rekindle_core::manifest::LedgerHead;
+use rekindle_core::mark::{Mark, Marks};
+use rekindle_core::{ErrorCode, Fault, Result, codes};
+use serde::{Deserialize, Serialize};
+
+use crate::chain::{Chain, Link};
+use crate::points::PointsView;
+use crate::repo::Repo;
+use crate::verify::VerifyReport;
+
+/// The version this program writes, and the newest one it reads.
+const VERSION: u32 = 1;
+
+/// A mark in its place in the chain, as it is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    sequence: u64,
+    previous: Option<String>,
+    mark: Mark,
+}
+
+impl Link for Record {
+    const FOLDER: &'static str = "rekindle/marks/";
+    const CHAIN: &'static str = "chain of marks";
+    const RECORD: &'static str = "mark";
+    const CODE: &'static ErrorCode = codes::REPO_LEDGER;
+    const VERSION: u32 = VERSION;
+
+    fn version(&self) -> u32 {
+        self.version
+    }
+
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn previous(&self) -> Option<&str> {
+        self.previous.as_deref()
+    }
+}
+
+/// Every mark, as it stands now. A changed or missing record is `REPO_LEDGER`: who holds a point
+/// must not be guessed.
+pub fn read(repo: &Repo) -> Result<Marks> {
+    match Chain::<Record>::open(repo)? {
+        None => Ok(Marks::default()),
+        Some(chain) => Ok(Marks::of(chain.read_all()?.into_iter().map(|entry| entry.record.mark))),
+    }
+}
+
+/// Number and hash of the newest mark.
+pub(crate) fn head(repo: &Repo) -> Result<Option<LedgerHead>> {
+    match Chain::<Record>::open(repo)? {
+        None => Ok(None),
+        Some(chain) => chain.head(),
+    }
+}
+
+/// Adds a mark and gives the new head of the chain.
+pub fn add(repo: &Repo, mark: &Mark) -> Result<LedgerHead> {
+    let chain = Chain::<Record>::open(repo)?.ok_or_else(|| {
+        Fault::new(codes::REPO_LEDGER, "write a mark: the repository has no signing key")
+            .because("it was made by another program, and no point was written yet")
+            .hint("rekindle init, then rekindle backup")
+    })?;
+    let entry = chain.append("write a mark", |sequence, previous| Record {
+        version: VERSION,
+        sequence,
+        previous,
+        mark: mark.clone(),
+    })?;
+    Ok(entry.head())
+}
+
+/// The part of a verification that is about the marks.
+pub(crate) fn verify(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Result<()> {
+    let Some(chain) = Chain::<Record>::open(repo)? else { return Ok(()) };
+    let (_, problems) = chain.problems(view, |manifest| manifest.marks_head.as_ref())?;
+    for problem in problems {
+        let fault = Fault::new(codes::REPO_LEDGER, "read the chain of marks").because(problem);
+        report.damage("rekindle/marks".to_owned(), &fault);
+    }
+    Ok(())
+}
