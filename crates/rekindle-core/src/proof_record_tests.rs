@@ -41,6 +41,8 @@ fn point(number: u8, names: &[&str]) -> RecoveryPoint {
         ledger_head: None,
         proof_head: None,
         signing_key: None,
+        marks_head: None,
+        suspicions: Vec::new(),
     };
     RecoveryPoint::stored(id(number), at(0), manifest)
 }

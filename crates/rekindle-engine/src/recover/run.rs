@@ -283,6 +283,7 @@ impl Run<'_> {
 fn line(finding: Finding) -> String {
     let mark = match finding.level {
         Level::Good => "ok",
+        Level::Unproved => "unproved",
         Level::Warning => "warning",
         Level::Bad => "BAD",
     };

@@ -130,7 +130,7 @@ fn a_suspicious_newest_point_and_held_ones_hold_retention_back() {
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
     let kept = |marks: &Marks| {
-        let decisions = decide(&policy, &points, marks, "shop", "host", now, &TimeZone::UTC).unwrap();
+        let decisions = decide(&policy, &points, (marks, &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
         decisions.iter().filter(|decision| decision.keep).count()
     };
     assert_eq!(kept(&Marks::default()), 5);
@@ -195,7 +195,8 @@ fn the_newest_proved_point_stays() {
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
     let kept = |proofs: &[ProofRecord]| -> Vec<_> {
-        let decisions = decide(&policy, &points, "shop", "host", proofs, now, &TimeZone::UTC).unwrap();
+        let decisions =
+            decide(&policy, &points, (&Marks::default(), proofs), "shop", "host", now, &TimeZone::UTC).unwrap();
         decisions.into_iter().filter(|decision| decision.keep).map(|decision| decision.point).collect()
     };
     assert_eq!(kept(&[]), [points[7].id().clone()]);

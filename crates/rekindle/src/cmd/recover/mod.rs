@@ -24,7 +24,6 @@ use rekindle_engine::recover::{
 use rekindle_repo::{Repo, marks, points};
 use serde_json::json;
 
-use super::backup;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::components::{self, Wishes};
@@ -137,7 +136,7 @@ impl Recover {
             return Ok(Answer::data(answer(&needs), plan_text + "\nNothing was changed.\n"));
         }
         // A backup meanwhile would save what is half there.
-        let _alone = backup::alone(&prepared.config)?;
+        let _alone = wire::alone::alone(&prepared.config)?;
         if let Some(read) = unfinished {
             state::set_aside(read)?;
         }
@@ -188,7 +187,7 @@ impl Recover {
         if let Some(fault) = needs::fault(&needs) {
             return Err(fault.into());
         }
-        let _alone = backup::alone(&config)?;
+        let _alone = wire::alone::alone(&config)?;
         let crew = self.crew(&config, &read.plan, &repo)?;
         let progress = Progress::of(&read.plan, &read.entries);
         view::tell(session, &view::resumed(&read.plan, &read.entries));
