@@ -109,7 +109,7 @@ fn fifty_killed_receivers_leave_no_gap() {
         let state = log.state();
         assert_eq!(state["runs"].as_array().unwrap().len(), 1, "no hole: {state:#}");
         assert!(lsn(state["runs"][0]["from"].as_str().unwrap()) <= begun);
-        assert!(state["segments"].as_u64().unwrap() >= 20, "{state:#}");
+        assert!(state["segments"].as_u64().unwrap() >= kills / 2, "{state:#}");
         log.place.ends(0, &["wal", "verify", "--deep"]);
         same_as_archived(&log, &kept, directory.path());
     }
@@ -133,7 +133,7 @@ fn same_as_archived(log: &Log, kept: &Path, directory: &Path) {
             compared += 1;
         }
     }
-    assert!(compared >= 10, "{compared}");
+    assert!(compared >= 5, "{compared}");
 }
 
 #[test]

@@ -65,6 +65,11 @@ impl Log {
     /// Gives everything to the user that servers run as, whose `archive_command` writes into it.
     pub(crate) fn give_to_server(&self) {
         give(self.place.path());
+        // A configuration that somebody else could change is refused to root.
+        let config = self.path("rekindle.toml");
+        let own = rustix::process::getuid().as_raw();
+        chown(&config, Some(own), None).unwrap();
+        fs::set_permissions(&config, PermissionsExt::from_mode(0o644)).unwrap();
     }
 
     /// The line for `archive_command` or `restore_command`.
