@@ -172,7 +172,7 @@ fn every_version_comes_back_whole_with_stock_restic() {
         assert_eq!(details["base"]["tablespaces"].as_array().unwrap().len(), 1);
         assert_eq!(details["taken"]["kind"], "full");
         stack.place.ends(0, &["verify"]);
-        let listed = stack.place.ends(0, &["ls", "latest", "ledger"]).out;
+        let listed = stack.place.ends(0, &["ls", "latest", "ledger/data"]).out;
         assert!(listed.contains("backup_manifest") && listed.contains("PG_VERSION"), "{listed:.500}");
 
         let data = stack.restic("restored");

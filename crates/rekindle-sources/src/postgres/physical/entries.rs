@@ -74,6 +74,8 @@ pub(super) struct BaseEntries {
     archive: Option<Archive>,
     /// Directories given that no archive has of itself.
     made: BTreeSet<String>,
+    /// User and group of the server's files, for what we add ourselves.
+    owner: (u32, u32),
     pending: VecDeque<Entry>,
     over: bool,
     ended: EndedSlot,
@@ -97,6 +99,7 @@ impl BaseEntries {
             expected,
             archive: None,
             made: BTreeSet::new(),
+            owner: (0, 0),
             pending: VecDeque::new(),
             over: false,
             ended,
@@ -153,6 +156,7 @@ impl BaseEntries {
             return Ok(());
         }
         let prefix = archive.prefix.clone();
+        self.owner = (like.uid, like.gid);
         let around = prefix.strip_prefix(TABLESPACES).map(|_| TABLESPACES.to_owned());
         for path in around.into_iter().chain([prefix]) {
             if self.made.insert(path.clone()) {
@@ -319,7 +323,7 @@ impl BaseEntries {
             (manifest, text)
         };
         let mut meta = Meta::synthetic(EntryKind::File, stopped);
-        meta.size = text.len() as u64;
+        (meta.size, meta.uid, meta.gid) = (text.len() as u64, self.owner.0, self.owner.1);
         let manifest_sha256 = Sha256::digest(&text).into();
         let transferred = received.tap.transferred;
         drop(received);
