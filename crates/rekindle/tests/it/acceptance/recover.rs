@@ -29,6 +29,30 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     assert!(std::process::Command::new("cp").args(["-a", "-T"]).arg(from).arg(to).status().unwrap().success());
 }
 
+/// Databases before caches before files, the applications stopped first and started last.
+fn the_plan_has_its_order(place: &Place) {
+    let dry = place.json(0, &["recover", "--dry-run"]);
+    let steps: Vec<String> = dry["result"]["plan"]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| format!("{} {}", step["act"].as_str().unwrap(), step["component"].as_str().unwrap_or("-")))
+        .collect();
+    assert_eq!(
+        steps,
+        [
+            "stop -",
+            "restore database",
+            "check database",
+            "restore cache",
+            "check cache",
+            "restore files",
+            "check files",
+            "start -",
+        ]
+    );
+}
+
 #[test]
 fn a_destroyed_stack_comes_back_in_order_and_on_time() {
     let mut stack = Stack::new();
@@ -67,26 +91,7 @@ fn a_destroyed_stack_comes_back_in_order_and_on_time() {
     for name in &made.databases {
         postgres.psql("postgres", &format!("DROP DATABASE \"{}\"", name.replace('"', "\"\"")));
     }
-    let dry = place.json(0, &["recover", "--dry-run"]);
-    let steps: Vec<String> = dry["result"]["plan"]["steps"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|step| format!("{} {}", step["act"].as_str().unwrap(), step["component"].as_str().unwrap_or("-")))
-        .collect();
-    assert_eq!(
-        steps,
-        [
-            "stop -",
-            "restore database",
-            "check database",
-            "restore cache",
-            "check cache",
-            "restore files",
-            "check files",
-            "start -",
-        ]
-    );
+    the_plan_has_its_order(place);
     assert!(!data.exists() && !log.exists());
     let answer = place.json(0, &["recover"]);
     assert_eq!(states(&answer), ["database recovered", "cache recovered", "files recovered"]);
