@@ -81,7 +81,7 @@ fn repository(session: &Session, config: &Config) -> Section {
     let scope = "repository";
     let look = || {
         let given = wire::password_given(session)?;
-        let place = wire::of_config(session, &config, given.as_ref())?;
+        let place = wire::of_config(session, config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
         let points = rekindle_core::port::Repository::points(&repository)?;
         let mut findings = vec![Finding::good(format!("opens with the configured password; {} points", points.len()))];

@@ -99,15 +99,14 @@ pub(crate) fn of_config(session: &Session, config: &Config, given: Option<&Secre
     let repository = &config.repository;
     let reference = given.unwrap_or(&repository.password);
     let mut repo = RepoOptions { key_cache: state::key_cache(Some(config), reference), ..RepoOptions::default() };
-    let options = match &session.global.repo {
+    let options = if let Some(url) = &session.global.repo {
         // A configuration and `--repo` together: the other repository with the same components.
-        Some(url) => StoreOptions::new(url)?,
-        None => {
-            if let Some(level) = repository.compression {
-                repo.compression_level = level;
-            }
-            store_options(&repository.url, &repository.access)?
+        StoreOptions::new(url)?
+    } else {
+        if let Some(level) = repository.compression {
+            repo.compression_level = level;
         }
+        store_options(&repository.url, &repository.access)?
     };
     Ok(Place { options, password: reference.resolve()?, repo })
 }
