@@ -105,7 +105,7 @@ fn an_emptied_table_and_a_changed_mark_are_seen() {
     stack.place.ends(13, &["list"]).says("RK-RP-015", &["marks"]);
     fs::remove_file(&mark).unwrap();
     let gone = stack.place.ends(13, &["verify"]);
-    assert!(format!("{gone:?}").contains("mark 1 is not the one"), "{gone:#?}");
+    assert!(format!("{gone:?}").contains("mark 1 is missing, and a point has seen it"), "{gone:#?}");
     fs::write(&mark, &bytes).unwrap();
     stack.place.json(0, &["verify"]);
 }
