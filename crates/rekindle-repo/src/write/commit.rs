@@ -8,7 +8,7 @@ use rekindle_core::entry::{EntryKind, Meta};
 use rekindle_core::id::RESERVED_DIRECTORY;
 use rekindle_core::manifest::{LedgerHead, Manifest};
 use rekindle_core::point::{Chains, CommitReceipt, Draft, RecoveryPoint};
-use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
+use rekindle_core::{Class, ComponentId, Fault, PointId, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
 use super::Session;
@@ -54,8 +54,8 @@ impl Session {
         let finished = self.context.clock.now();
         let chains = Chains {
             ledger_head: head,
-            proof_head: self.proof_head(),
-            marks_head: marks::head(repo)?,
+            proof_head: self.head_of_chain(proofs::head(repo))?,
+            marks_head: self.head_of_chain(marks::head(repo))?,
             signing_key: ledger.as_ref().map(Ledger::public_key),
         };
         let manifest = draft.manifest(finished, chains);
@@ -87,11 +87,15 @@ impl Session {
         Ok(draft.seal(manifest, receipt))
     }
 
-    /// A chain of proofs that cannot be read is for `verify` to judge; the backup goes on.
-    fn proof_head(&self) -> Option<LedgerHead> {
-        proofs::head(&self.shared.repo).unwrap_or_else(|fault| {
+    /// The head of a chain of proofs or marks. A damaged chain is for `verify` to judge and does not
+    /// keep data from being saved; a storage that does not answer is an error.
+    fn head_of_chain(&self, head: Result<Option<LedgerHead>>) -> Result<Option<LedgerHead>> {
+        head.or_else(|fault| {
+            if fault.class() != Class::Damaged {
+                return Err(fault);
+            }
             self.context.monitor.problem("repository", &fault);
-            None
+            Ok(None)
         })
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use rekindle_config::Config;
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::mark::Marks;
+use rekindle_core::port::Monitor;
+use rekindle_core::{Class, Fault, Result, codes};
 use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
 use rekindle_repo::{Repo, marks};
@@ -51,7 +53,7 @@ impl Backup {
         let options = BackupOptions {
             read_all: self.force,
             max_skew: config.stack.max_skew,
-            tripwire: Some(attached::tripwire(&config, marks::read(&repository)?)),
+            tripwire: Some(attached::tripwire(&config, marks_or_none(session, &repository)?)),
             attachments: attached::attachments(session, &config)?,
         };
         let (context, _scratch) = session.context()?;
@@ -59,6 +61,17 @@ impl Backup {
         let report = session.runtime.block_on(work)?;
         Ok(answer(&report))
     }
+}
+
+/// The marks of people. Damaged ones do not keep data from being saved: nothing counts as accepted.
+fn marks_or_none(session: &Session, repository: &Repo) -> Result<Marks> {
+    marks::read(repository).or_else(|fault| {
+        if fault.class() != Class::Damaged {
+            return Err(fault);
+        }
+        session.progress.problem("repository", &fault);
+        Ok(Marks::default())
+    })
 }
 
 /// The repository of a run that is the only one of its stack on this host.
