@@ -144,6 +144,8 @@ impl Server {
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
+        // Once a killed process is waited for, nobody tells any more which its children were.
+        let orphans = if signal == Signal::KILL { self.children() } else { Vec::new() };
         if self.exit_status().is_none() {
             self.signal(signal);
             // A stopped process would keep every signal but SIGKILL waiting.
@@ -157,6 +159,7 @@ impl Server {
         self.signal_group(Signal::KILL);
         let status = self.child.wait().expect("wait for our own child");
         end_children(&children);
+        end_children(&orphans);
         self.dismiss_watchdog();
         status
     }
