@@ -55,8 +55,8 @@ impl World {
         place.write("postgres-password", "canary-base");
         let root = place.path().display();
         let repo = format!("file://{root}/repo");
-        let files = root.to_string();
-        let init = ["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", &files];
+        place.write("some", "");
+        let init = ["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "some"];
         place.ends(0, &init);
         let config = format!(
             "[stack]\nname = \"shop\"\n[repository]\nurl = \"{repo}\"\npassword = \"file:key\"\n\
