@@ -7,6 +7,7 @@ mod files_changes;
 mod files_restore;
 mod files_support;
 mod memory_part;
+mod postgres_kinds;
 mod postgres_recovery;
 mod postgres_refusals;
 mod postgres_replication;

@@ -1,14 +1,15 @@
 //! From a URL and credentials to a client of the right kind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 use rekindle_core::{Fault, Result, codes};
 
-use super::wire::Connector;
+use super::wire::{Connector, Writes};
 use super::{Cloud, profile};
 use crate::options::{Credentials, StoreOptions, StoreUrl};
 
@@ -41,7 +42,13 @@ type Built = (Box<dyn ObjectStore>, Option<&'static str>);
 
 /// Opens a cloud store.
 pub(crate) fn open(options: &StoreOptions, environment: Environment<'_>) -> Result<Cloud> {
-    let connector = Connector { limits: options.limits.clone(), authorities: authorities(options)? };
+    let writes = match &options.url {
+        StoreUrl::Gcs { .. } => Writes::Json,
+        StoreUrl::Azure { .. } => Writes::Answered,
+        // The upload itself carries its SHA-256.
+        StoreUrl::S3 { .. } | StoreUrl::Memory | StoreUrl::Local(_) => Writes::Plain,
+    };
+    let connector = Connector { limits: options.limits.clone(), authorities: authorities(options)?, writes };
     let credentials = &options.credentials;
     let (built, prefix) = match &options.url {
         StoreUrl::Memory | StoreUrl::Local(_) => {
@@ -132,7 +139,9 @@ fn gcs(url: &StoreUrl, given: &Credentials, connector: Connector, environment: E
         .with_http_connector(connector);
     let mut hint = None;
     if *anonymous {
-        builder = builder.with_skip_signature(true);
+        // Uploads ask for a credential all the same.
+        let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+        builder = builder.with_skip_signature(true).with_credentials(Arc::new(nobody));
     } else if let Some(file) = &given.service_account_file {
         builder = builder.with_service_account_path(file.to_string_lossy());
     } else if let Some(file) = environment("GOOGLE_APPLICATION_CREDENTIALS") {

@@ -3,6 +3,8 @@
 //! Its own retries are off: [`Retrying`](crate::Retrying) is the only place that repeats.
 
 mod build;
+mod digest;
+mod gcs_json;
 mod listing;
 mod profile;
 mod refusal;
@@ -113,12 +115,19 @@ impl Cloud {
     /// A range past the end is refused in many ways (416, an error of the library); the size of
     /// the object says whether that was the reason.
     async fn beyond_the_end(&self, key: &Key, range: &Range<u64>, fault: Fault) -> Fault {
-        match self.head(key).await {
+        let mut found = self.head(key).await;
+        if found.as_ref().is_err_and(|later| later.is(codes::STORE_UNREACHABLE)) {
+            // Some servers close the connection behind such a refusal, just when it is used again.
+            found = self.head(key).await;
+        }
+        match found {
             Ok(Some(meta)) if meta.size < range.end => {
                 let got = meta.size.saturating_sub(range.start);
                 wrong_length(key, &self.place, range.end - range.start, got).because(fault)
             }
-            _ => fault,
+            // Why it was refused is not known yet; this one may be worth another try.
+            Err(later) => later.because(fault),
+            Ok(_) => fault,
         }
     }
 }
@@ -145,6 +154,12 @@ impl Store for Cloud {
                 )),
                 Err(fault) => Err(fault),
             },
+            // Nothing but the bucket can be missing when something is written.
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Fault::new(codes::STORE_ROOT, format!("put `{key}` into {}", self.place))
+                    .because("the server says that there is no such bucket")
+                    .hint("make the bucket or container, or correct its name in the URL"))
+            }
             Err(error) => Err(self.fault("put", key.as_str(), error)),
         }
     }

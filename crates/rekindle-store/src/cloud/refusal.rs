@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 use object_store::client::{HttpError, HttpErrorKind};
 use rekindle_core::{ErrorCode, Fault, codes};
 
+use super::digest::WrongDigest;
 use super::listing::NotAListing;
 
 /// A status that is neither success nor an answer to a condition, with the server's own words.
@@ -28,7 +29,9 @@ impl Refusal {
         // The other form, a date, is not what storages send; our own pauses do for it.
         // https://www.rfc-editor.org/rfc/rfc9110#name-retry-after
         let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        Self { status, code, message: element(page, "Message"), retry_after }
+        let (json_code, json_message) = in_json(page);
+        let (code, message) = (code.or(json_code), element(page, "Message").or(json_message));
+        Self { status, code, message, retry_after }
     }
 
     fn is(&self, codes: &[&str]) -> bool {
@@ -104,12 +107,26 @@ impl std::error::Error for Refusal {}
 
 /// The text of the first `<name>` of an error page, made safe to print.
 fn element(page: &str, name: &str) -> Option<String> {
-    const LENGTH_MAX: usize = 200;
     let start = page.find(&format!("<{name}>"))? + name.len() + 2;
     let length = page[start..].find('<')?;
-    let text = page[start..start + length].trim();
+    printable(&page[start..start + length])
+}
+
+/// A text of the server, made safe to print; `None` when it says nothing.
+fn printable(text: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 200;
+    let text = text.trim();
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     (!text.is_empty()).then(|| text.chars().take(LENGTH_MAX).map(clean).collect())
+}
+
+/// Code and message of an error page of GCS's JSON interface.
+fn in_json(page: &str) -> (Option<String>, Option<String>) {
+    let Ok(page) = serde_json::from_str::<serde_json::Value>(page) else {
+        return (None, None);
+    };
+    let text = |place: &str| page.pointer(place).and_then(serde_json::Value::as_str).and_then(printable);
+    (text("/error/errors/0/reason"), text("/error/message"))
 }
 
 /// How long the server that gave this error wants to be left alone, when it said so.
@@ -159,6 +176,11 @@ fn transport(what: String, error: &HttpError) -> Fault {
         return Fault::new(codes::STORE_LIST, what)
             .because(words)
             .hint("check that the endpoint is an S3, GCS or Azure server and not a proxy's page");
+    }
+    if find::<WrongDigest>(error).is_some() {
+        return Fault::new(codes::STORE_SERVER, what)
+            .because(words)
+            .hint("bytes are changed on the way or in the storage: check the memory and disks of both, and any proxy between them");
     }
     match error.kind() {
         HttpErrorKind::Timeout => Fault::new(codes::STORE_TIMEOUT, what)
@@ -238,6 +260,13 @@ mod tests {
             Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), "<Code>").to_string(),
             "the server answered 403"
         );
+    }
+
+    #[test]
+    fn error_pages_in_json_are_read_too() {
+        let page = r#"{"error":{"code":403,"message":"no\nway","errors":[{"reason":"forbidden"}]}}"#;
+        let refusal = Refusal::read(StatusCode::FORBIDDEN, &HeaderMap::new(), page);
+        assert_eq!(refusal.to_string(), "the server answered 403 forbidden (no way)");
     }
 
     #[test]

@@ -21,6 +21,8 @@ use object_store::client::{
     HttpResponseBody, HttpService,
 };
 
+use super::digest::Sent;
+use super::gcs_json::{self, Envelope};
 use super::listing;
 use super::refusal::Refusal;
 use crate::limits::Limits;
@@ -32,12 +34,27 @@ const REFUSAL_MAX_BYTES: usize = 16 * 1024;
 /// Longest page of a listing: 5,000 entries of Azure, generously.
 const LISTING_MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// Longest answer that describes an object.
+const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
+/// How writes are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// As the library asks for them.
+    Plain,
+    /// As the library asks for them; the answer tells the MD5 of what was stored.
+    Answered,
+    /// Turned into requests of GCS's JSON interface, which answer in the same way.
+    Json,
+}
+
 /// Makes the HTTP clients of one store.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     pub(super) limits: Limits,
     /// Trust only these instead of the system's authorities.
     pub(super) authorities: Option<Vec<reqwest::Certificate>>,
+    pub(super) writes: Writes,
 }
 
 impl HttpConnector for Connector {
@@ -61,7 +78,7 @@ impl HttpConnector for Connector {
         }
         let client =
             builder.build().map_err(|e| object_store::Error::Generic { store: "HTTP client", source: Box::new(e) })?;
-        Ok(HttpClient::new(Wire { client, idle: self.limits.idle }))
+        Ok(HttpClient::new(Wire { client, idle: self.limits.idle, writes: self.writes }))
     }
 }
 
@@ -69,20 +86,30 @@ impl HttpConnector for Connector {
 struct Wire {
     client: reqwest::Client,
     idle: Duration,
+    writes: Writes,
 }
 
 #[async_trait]
 impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let progress = Progress::new();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let envelope = if self.writes == Writes::Json { gcs_json::turn(&mut parts) } else { None };
+        let answers_in_json = envelope.is_some();
+        let is_upload = answers_in_json || (self.writes == Writes::Answered && parts.method == http::Method::PUT);
+        let sent = is_upload.then(Sent::default);
         let is_listing = listing::is_asked_by(&parts.method, parts.uri.query());
         let url =
             parts.uri.to_string().parse().map_err(|e: url::ParseError| HttpError::new(HttpErrorKind::Decode, e))?;
         let mut outgoing = reqwest::Request::new(parts.method, url);
         *outgoing.headers_mut() = parts.headers;
-        *outgoing.body_mut() =
-            Some(reqwest::Body::wrap(Watched { body, piece: Bytes::new(), progress: progress.clone() }));
+        *outgoing.body_mut() = Some(reqwest::Body::wrap(Watched {
+            body,
+            piece: Bytes::new(),
+            progress: progress.clone(),
+            sent: sent.clone(),
+            envelope: envelope.unwrap_or_default(),
+        }));
 
         let mut execute = std::pin::pin!(self.client.execute(outgoing));
         let response = loop {
@@ -99,14 +126,38 @@ impl HttpService for Wire {
         if is_listing && response.status().is_success() {
             return self.read_listing(response).await;
         }
+        if let Some(sent) = sent.filter(|_| response.status().is_success()) {
+            return self.read_stored(response, &sent, answers_in_json).await;
+        }
         let (parts, body) = http::Response::from(response).into_parts();
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(Incoming(body))))
     }
 }
 
 impl Wire {
-    /// A whole page (a few MB at most), looked at before the library interprets it.
-    async fn read_listing(&self, mut response: reqwest::Response) -> Result<HttpResponse, HttpError> {
+    /// The answer to an upload: what the server says it stored must be what was sent.
+    async fn read_stored(
+        &self,
+        mut response: reqwest::Response,
+        sent: &Sent,
+        in_json: bool,
+    ) -> Result<HttpResponse, HttpError> {
+        let mut headers = std::mem::take(response.headers_mut());
+        let status = response.status();
+        let page = self.read_all(response, ANSWER_MAX_BYTES).await?;
+        if in_json {
+            let decode = || HttpError::new(HttpErrorKind::Decode, NotAnObject);
+            headers.extend(gcs_json::headers_of(&page).ok_or_else(decode)?);
+        }
+        sent.compare(&headers).map_err(|wrong| HttpError::new(HttpErrorKind::Decode, wrong))?;
+        let mut answer = http::Response::new(HttpResponseBody::from(page));
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    /// The body, as far as this many bytes and what comes with them.
+    async fn read_all(&self, mut response: reqwest::Response, most: usize) -> Result<Bytes, HttpError> {
         let mut page = Vec::new();
         loop {
             match tokio::time::timeout(self.idle, response.chunk()).await {
@@ -115,14 +166,21 @@ impl Wire {
                 Ok(Err(error)) => return Err(typed(error)),
                 Err(_elapsed) => return Err(HttpError::new(HttpErrorKind::Timeout, Stalled(self.idle))),
             }
-            if page.len() > LISTING_MAX_BYTES {
+            if page.len() > most {
                 break;
             }
         }
+        Ok(Bytes::from(page))
+    }
+
+    /// A whole page (a few MB at most), looked at before the library interprets it.
+    async fn read_listing(&self, mut response: reqwest::Response) -> Result<HttpResponse, HttpError> {
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let page = self.read_all(response, LISTING_MAX_BYTES).await?;
         listing::check(&page).map_err(|e| HttpError::new(HttpErrorKind::Decode, e))?;
-        let mut answer = http::Response::new(HttpResponseBody::from(Bytes::from(page)));
-        *answer.status_mut() = response.status();
-        *answer.headers_mut() = std::mem::take(response.headers_mut());
+        let mut answer = http::Response::new(HttpResponseBody::from(page));
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
         Ok(answer)
     }
 
@@ -174,6 +232,18 @@ impl fmt::Display for Stalled {
 
 impl std::error::Error for Stalled {}
 
+/// An upload was answered with something that describes no object.
+#[derive(Debug)]
+struct NotAnObject;
+
+impl fmt::Display for NotAnObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer to the upload does not say what was stored")
+    }
+}
+
+impl std::error::Error for NotAnObject {}
+
 /// When the connection last took bytes.
 #[derive(Clone)]
 struct Progress {
@@ -201,6 +271,10 @@ struct Watched {
     body: HttpRequestBody,
     piece: Bytes,
     progress: Progress,
+    /// Hashes what is taken.
+    sent: Option<Sent>,
+    /// What goes before and after the body.
+    envelope: Envelope,
 }
 
 impl Body for Watched {
@@ -209,23 +283,33 @@ impl Body for Watched {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         self.progress.mark();
+        if !self.envelope.before.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.envelope.before)))));
+        }
         while self.piece.is_empty() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.piece = frame.into_data().unwrap_or_default(),
+                Poll::Ready(None) if !self.envelope.after.is_empty() => {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.envelope.after)))));
+                }
                 other => return other,
             }
         }
         let length = self.piece.len().min(PIECE_MAX_BYTES);
-        Poll::Ready(Some(Ok(Frame::data(self.piece.split_to(length)))))
+        let taken = self.piece.split_to(length);
+        if let Some(sent) = &self.sent {
+            sent.add(&taken);
+        }
+        Poll::Ready(Some(Ok(Frame::data(taken))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.piece.is_empty() && self.body.is_end_stream()
+        self.envelope.size() == 0 && self.piece.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.body.size_hint().exact().unwrap_or(0);
-        SizeHint::with_exact(rest + self.piece.len() as u64)
+        SizeHint::with_exact(rest + self.piece.len() as u64 + self.envelope.size())
     }
 }
 

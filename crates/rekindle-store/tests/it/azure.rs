@@ -2,7 +2,7 @@ use rekindle_core::{Secret, codes};
 use rekindle_store::{PutMode, StoreOptions, contract, open};
 use rekindle_testkit::Azurite;
 
-use crate::support::{bytes, key, short_limits};
+use crate::support::{answering, bytes, key, short_limits};
 
 fn options(server: &Azurite, container: &str) -> StoreOptions {
     let url = format!("az://{container}/some/prefix?account={}&endpoint={}", server.account(), server.endpoint());
@@ -16,6 +16,22 @@ fn options(server: &Azurite, container: &str) -> StoreOptions {
 async fn keeps_the_contract() {
     let server = Azurite::start();
     contract::run(&*open(&options(&server, server.container())).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_stored_otherwise_is_an_error() {
+    for (md5, good) in [("kAFQmDzST7DWlj99KOF/cg==", true), ("kAFQmDzST7DWlj99KOF/cQ==", false)] {
+        let port = answering("201 Created", &format!("ETag: e\r\nContent-MD5: {md5}\r\n"), "");
+        let url = format!("az://box?account=me&endpoint=http://127.0.0.1:{port}/me");
+        let mut options = StoreOptions::new(&url).unwrap();
+        options.credentials.azure_key = Some(Secret::new("Y2FuYXJ5".to_owned()));
+        options.limits = short_limits();
+        let put = open(&options).unwrap().put(&key("a"), bytes("abc"), PutMode::Overwrite).await;
+        assert_eq!(put.is_ok(), good, "{put:?}");
+        if let Err(fault) = put {
+            assert!(fault.is(codes::STORE_SERVER) && fault.chain().contains("MD5"), "{fault:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,3 +54,29 @@ pub(crate) fn s3_options(server: &S3) -> StoreOptions {
 pub(crate) fn s3_store(server: &S3) -> Arc<dyn Store> {
     open(&s3_options(server)).unwrap()
 }
+
+/// A server that gives every request the same answer; ends with the test. Its port.
+pub(crate) fn answering(status: &str, headers: &str, body: &str) -> u16 {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answer =
+        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut read = BufReader::new(connection.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while read.read_line(&mut line).is_ok_and(|count| count > 2) {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            // A client that goes away is no failure of this test.
+            let _ = read.read_exact(&mut vec![0; length]);
+            let _ = connection.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
