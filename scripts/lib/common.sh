@@ -2,13 +2,13 @@
 # Words on the terminal and a place for temporary files. Sourced, never run.
 
 # One line of progress. Everything goes to stderr: stdout belongs to the caller.
-say() { printf 'setup: %s\n' "$*" >&2; }
+say() { printf '%s: %s\n' "${SETUP:-setup}" "$*" >&2; }
 
 # A line nobody should overlook; the set-up goes on.
-warn() { printf '\nsetup: WARNING: %s\n\n' "$*" >&2; }
+warn() { printf '\n%s: WARNING: %s\n\n' "${SETUP:-setup}" "$*" >&2; }
 
 die() {
-    printf 'setup: error: %s\n' "$*" >&2
+    printf '%s: error: %s\n' "${SETUP:-setup}" "$*" >&2
     exit 1
 }
 
