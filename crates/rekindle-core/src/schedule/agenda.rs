@@ -112,7 +112,10 @@ pub fn look<S: Timetable>(rules: &Rules, jobs: &[(Job<S>, Known)], now: jiff::Ti
 fn due<S: Timetable>(rules: &Rules, job: &Job<S>, known: &Known, now: jiff::Timestamp) -> Option<Queued> {
     let jitter = rules.jitter_of(job);
     // Occurrences up to here are dealt with.
-    let anchor = known.newest.map_or(known.since, |run| run.slot.max(known.since));
+    // A journal that knows of no run but of a good result was lost, or is new on this host: what was missed
+    // since that result is caught up like after any other absence.
+    let fresh = known.newest_good.map_or(known.since, |good| good.min(known.since));
+    let anchor = known.newest.map_or(fresh, |run| run.slot.max(known.since));
     let (slot, count) = newest_slot(rules, job, anchor, minus(now, jitter));
     if let Some(slot) = slot {
         if matches!(known.newest, Some(LastRun { state: RunState::Running, .. })) {

@@ -28,6 +28,7 @@ mod s3;
 mod s3_answers;
 mod secrets;
 mod serve;
+mod serve_clock;
 mod signals;
 mod stack;
 mod tripwire;

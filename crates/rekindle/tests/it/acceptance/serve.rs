@@ -16,13 +16,13 @@ use super::stack::{Random, Stack, end, noise, wait_until};
 /// Killed services in one test; `REKINDLE_TEST_KILLS` says another number.
 const KILLS: u64 = 20;
 
-struct Served {
-    stack: Stack,
-    port: u16,
+pub(super) struct Served {
+    pub(super) stack: Stack,
+    pub(super) port: u16,
 }
 
 impl Served {
-    fn new(more: &str) -> Self {
+    pub(super) fn new(more: &str) -> Self {
         // Schedules are hourly: one that comes by itself in the middle of a test would be one too many.
         while jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).minute() == 59 {
             std::thread::sleep(Duration::from_millis(500));
@@ -53,12 +53,12 @@ impl Served {
         Connection::open(self.stack.path("state/stacks/shop/journal.sqlite")).unwrap()
     }
 
-    fn start(&self) -> Child {
+    pub(super) fn start(&self) -> Child {
         self.stack.start(&["serve"])
     }
 
     /// As if an hour had passed: the next occurrence is due, once.
-    fn an_hour_passes(&self) {
+    pub(super) fn an_hour_passes(&self) {
         let hour = 3_600_000;
         let journal = self.journal();
         journal.execute("UPDATE job SET since = since - ?1, newest_good = newest_good - ?1", [hour]).unwrap();
@@ -81,14 +81,14 @@ impl Served {
         text.ends_with("# EOF\n").then_some(text)
     }
 
-    fn metric(&self, name: &str) -> Option<String> {
+    pub(super) fn metric(&self, name: &str) -> Option<String> {
         let text = self.metrics()?;
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
         Some(line.rsplit(' ').next()?.to_owned())
     }
 }
 
-fn stop(child: Child) {
+pub(super) fn stop(child: Child) {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let ended = end(child);
     assert_eq!(ended.code, 0, "{ended:#?}");
