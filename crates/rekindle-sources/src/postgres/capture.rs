@@ -47,7 +47,16 @@ pub(super) struct Frozen {
     pub(super) plan: DumpPlan,
 }
 
-type Counts = BTreeMap<(String, String), i64>;
+type Counts = BTreeMap<(String, String), Rows>;
+
+/// What is known of a table's rows.
+#[derive(Debug, Clone, Copy)]
+enum Rows {
+    Counted(i64),
+    /// Whether there are any.
+    There(bool),
+}
+
 /// The contents of a database's dump, as soon as they are known.
 type Early = oneshot::Receiver<Contents>;
 
@@ -173,7 +182,11 @@ fn mark(tables: &mut [Table], contents: &Contents, counts: &Counts) {
     for table in tables {
         let name = (table.schema.clone(), table.name.clone());
         table.dumped = dumped.contains(&name);
-        table.exact_rows = counts.get(&name).copied();
+        match counts.get(&name) {
+            Some(Rows::Counted(count)) => (table.exact_rows, table.has_rows) = (Some(*count), Some(*count > 0)),
+            Some(Rows::There(there)) => table.has_rows = Some(*there),
+            None => {}
+        }
     }
 }
 
@@ -251,28 +264,40 @@ async fn hold(
             contents = early => contents.ok(),
             _ = &mut released => return all,
         };
-        let mut counts = Counts::new();
-        if let Some(contents) = contents.filter(|_| options.exact_counts) {
-            counts = count_all(&session, &contents, &options, &notes).await;
-        }
+        let counts = match contents {
+            Some(contents) => rows_of(&session, &contents, &options, &notes).await,
+            None => Counts::new(),
+        };
         all.push(counts);
     }
     all
 }
 
-async fn count_all(session: &Session, contents: &Contents, options: &PostgresOptions, notes: &Notebook) -> Counts {
+/// What is known of the rows of every dumped table: their number when it is wanted, else whether there are any.
+async fn rows_of(session: &Session, contents: &Contents, options: &PostgresOptions, notes: &Notebook) -> Counts {
     let mut counts = Counts::new();
-    let limits =
-        format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}", options.lock_timeout.as_millis());
+    // Policies would hide rows from us; pg_dump refuses then, and so do we.
+    let limits = format!(
+        "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {}; SET LOCAL row_security = off",
+        options.lock_timeout.as_millis()
+    );
     let mut problem = session.run(&limits).await.err();
-    for (schema, name) in dumped(contents) {
+    let tables: Vec<(String, String)> = dumped(contents).into_iter().collect();
+    if problem.is_none() && !options.exact_counts {
+        match catalog::with_rows(session, &tables).await {
+            Ok(there) => {
+                counts.extend(tables.iter().cloned().zip(there.into_iter().map(Rows::There)));
+            }
+            Err(fault) => problem = Some(fault),
+        }
+    }
+    for (schema, name) in tables.into_iter().filter(|_| options.exact_counts) {
         if problem.is_some() {
             break;
         }
-        let table = Table { schema, name, kind: "r".to_owned(), dumped: true, estimated_rows: -1, exact_rows: None };
-        match catalog::count(session, &table).await {
+        match catalog::count(session, &schema, &name).await {
             Ok(count) => {
-                counts.insert((table.schema, table.name), count);
+                counts.insert((schema, name), Rows::Counted(count));
             }
             Err(fault) => problem = Some(fault),
         }

@@ -199,6 +199,7 @@ pub(super) async fn tables(session: &Session) -> Result<(Vec<Table>, usize)> {
             kind: get(row, 2)?,
             dumped: false,
             estimated_rows: get(row, 3)?,
+            has_rows: None,
             exact_rows: None,
         });
     }
@@ -232,11 +233,30 @@ pub(super) async fn large_objects(session: &Session) -> Result<i64> {
 }
 
 /// Counts the rows of one table (not of those that inherit from it).
-pub(super) async fn count(session: &Session, table: &Table) -> Result<i64> {
-    let name = super::quote::qualified(&table.schema, &table.name);
+pub(super) async fn count(session: &Session, schema: &str, name: &str) -> Result<i64> {
+    let name = super::quote::qualified(schema, name);
     let row =
         session.row(&format!("count the rows of {name}"), &format!("SELECT count(*) FROM ONLY {name}"), &[]).await?;
     get(&row, 0)
+}
+
+/// Tables that are asked for in one statement.
+const ASKED_AT_ONCE: usize = 100;
+
+/// Which of these tables (schema and name) have a row, in their order. It reads each no further than its first row.
+pub(super) async fn with_rows(session: &Session, tables: &[(String, String)]) -> Result<Vec<bool>> {
+    let mut all = Vec::with_capacity(tables.len());
+    for some in tables.chunks(ASKED_AT_ONCE) {
+        let one = |(number, (schema, name)): (usize, &(String, String))| {
+            format!("({number}, EXISTS (SELECT FROM ONLY {}))", super::quote::qualified(schema, name))
+        };
+        let asked: Vec<String> = some.iter().enumerate().map(one).collect();
+        let sql = format!("SELECT answer.there FROM (VALUES {}) answer (n, there) ORDER BY answer.n", asked.join(", "));
+        for row in &session.rows("look which tables have rows", &sql, &[]).await? {
+            all.push(get(row, 0)?);
+        }
+    }
+    Ok(all)
 }
 
 /// A column, with the error of this program.

@@ -10,7 +10,7 @@ use super::catalog::{self, get};
 use super::connect::Session;
 use super::details::{DatabaseRecord, Details, Sequence, Table};
 use super::quote::qualified;
-use super::{PostgresComponent, restore};
+use super::{PostgresComponent, restore, users_checks};
 
 /// What a comparison found.
 #[derive(Debug, Default)]
@@ -18,8 +18,33 @@ pub(super) struct Compared {
     /// Data that is not as it was.
     pub(super) differences: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What is probably lost; and what may be.
+    doubts: Vec<String>,
+    unknown: Vec<String>,
     tables: usize,
     counted: usize,
+    /// Tables whose rows were not counted, and that have some, or none, as they had.
+    as_before: usize,
+}
+
+/// From here on an estimate of PostgreSQL is no remnant of a few rows that are long gone.
+const ESTIMATE_TRUSTED: i64 = 100;
+
+impl Compared {
+    /// A table that lost all of its rows, or that has some and had none.
+    fn look_for_rows(&mut self, was: &Table, name: &str, there: bool) {
+        let estimate = was.estimated_rows;
+        match was.has_rows {
+            Some(had) if had == there => self.as_before += 1,
+            Some(true) => self.differences.push(format!("{name} is empty, and it had rows")),
+            Some(false) => self.differences.push(format!("{name} has rows, and it had none")),
+            None if there || estimate <= 0 => {}
+            None if estimate >= ESTIMATE_TRUSTED => {
+                self.doubts.push(format!("{name} is empty; PostgreSQL had estimated {estimate} rows"));
+            }
+            None => self.unknown.push(format!("{name} is empty; PostgreSQL had estimated {estimate} rows")),
+        }
+    }
 }
 
 /// Compares a database with its record: tables and rows, sequences, extensions, large objects,
@@ -69,12 +94,12 @@ async fn compare_tables(
         compared.tables += 1;
         if let Some(expected) = table.exact_rows {
             compared.counted += 1;
-            let now = catalog::count(session, table).await?;
+            let now = catalog::count(session, &table.schema, &table.name).await?;
             if now != expected {
                 compared.differences.push(format!("{name} has {now} rows instead of {expected}"));
             }
-        } else if table.dumped && table.estimated_rows > 0 && is_empty(session, &name).await? {
-            compared.warnings.push(format!("{name} is empty; PostgreSQL had estimated {} rows", table.estimated_rows));
+        } else if table.dumped {
+            compared.look_for_rows(table, &name, !is_empty(session, &name).await?);
         }
     }
     Ok(())
@@ -167,6 +192,14 @@ pub(super) async fn check(
         findings.extend(judged(&database.restored_as, &compared));
         findings.extend(owner(&session, &database.restored_as, record).await?);
     }
+    let (checks, name) = (&component.options.checks, &component.options.url.database);
+    if !checks.is_empty() {
+        let alone = restored.databases.first().filter(|_| restored.databases.len() == 1);
+        match restored.databases.iter().find(|one| one.name == *name).or(alone) {
+            Some(one) => findings.extend(users_checks::ask(&server.connect(&one.restored_as).await?, checks).await?),
+            None => findings.push(users_checks::no_database(name)),
+        }
+    }
     Ok(findings)
 }
 
@@ -174,6 +207,7 @@ fn judged(name: &str, compared: &Compared) -> Vec<Finding> {
     let mut findings: Vec<Finding> = compared
         .differences
         .iter()
+        .chain(&compared.doubts)
         .map(|text| {
             Finding::bad(
                 format!("database `{name}`: {text}"),
@@ -183,11 +217,15 @@ fn judged(name: &str, compared: &Compared) -> Vec<Finding> {
         .collect();
     if findings.is_empty() {
         findings.push(Finding::good(format!(
-            "database `{name}`: {} tables are there, rows of {} counted and equal, sequences, \
-             extensions and large objects as in the point",
-            compared.tables, compared.counted
+            "database `{name}`: {} tables are there, rows of {} counted and equal, {} more with or without rows as \
+             they were, sequences, extensions and large objects as in the point",
+            compared.tables, compared.counted, compared.as_before
         )));
     }
+    findings.extend(compared.unknown.iter().map(|text| {
+        let remedy = "look at the table; `exact-counts = true` records its rows from the next backup on";
+        Finding::unproved(format!("database `{name}`: {text}"), remedy)
+    }));
     findings.extend(compared.warnings.iter().map(|text| {
         Finding::warning(format!("database `{name}`: {text}"), "see whether the application can live with it")
     }));

@@ -151,6 +151,9 @@ pub struct Table {
     pub dumped: bool,
     /// PostgreSQL's own estimate; -1 when it has none.
     pub estimated_rows: i64,
+    /// Whether it had a row in the snapshot of the dump; none: nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub has_rows: Option<bool>,
     /// Counted in the snapshot of the dump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_rows: Option<i64>,
