@@ -88,6 +88,9 @@ pub struct ComponentProof {
     pub outcome: Outcome,
     /// The moment its data stands for.
     pub captured_at: jiff::Timestamp,
+    /// The moment it was brought to by replaying the log behind a base backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_to: Option<jiff::Timestamp>,
     pub entries: u64,
     pub bytes: u64,
     /// Name and version of the engine that was started on it.

@@ -73,6 +73,7 @@ fn timed(second: i64, number: u8, found: &[(&str, Outcome)], ms: u64, bytes: u64
         kind: ComponentKind::Files,
         outcome: *outcome,
         captured_at: at(0),
+        recovered_to: None,
         entries: 1,
         bytes,
         engine: None,

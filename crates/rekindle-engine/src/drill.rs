@@ -12,12 +12,13 @@ use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::objective::{Objective, Verdict, age_seconds, judge_age, judge_restore};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{
-    Finding, HookRunner, Level, PartReader, Repository, RestoreReport, RestoreRequest, RunContext, Step,
+    Finding, HookRunner, Level, PartReader, Recovery, Repository, RestoreReport, RestoreRequest, RunContext, Step,
 };
 use rekindle_core::proof_record::{ComponentProof, DrillResult, Outcome, ProofProblem};
 use rekindle_core::sandbox::Sandbox;
 use rekindle_core::{Cancel, Class, Fault, Result, codes};
 
+use crate::pitr::moment;
 use crate::restore::{ItemReport, RestoreItem, RestorePlan, restore};
 
 /// Between two looks at limits, deadline and Ctrl-C.
@@ -26,10 +27,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// are killed.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How far a component is brought.
+#[derive(Debug)]
+pub enum Way {
+    /// As it was captured.
+    Captured,
+    /// A base backup, and the log behind it.
+    Replayed(Box<Recovery>),
+    /// There is no way to the wanted moment, and this is why: it is the result of the drill.
+    Blocked(Fault),
+}
+
+impl Way {
+    fn recovery(&self) -> Result<Option<Recovery>> {
+        match self {
+            Self::Captured => Ok(None),
+            Self::Replayed(recovery) => Ok(Some((**recovery).clone())),
+            Self::Blocked(fault) => {
+                let same = Fault::new(fault.code(), fault.chain());
+                Err(fault.hint_text().map(str::to_owned).into_iter().fold(same, Fault::hint))
+            }
+        }
+    }
+}
+
 /// One component to drill.
 pub struct DrillItem {
     pub sandbox: Arc<dyn Sandbox>,
     pub objective: Objective,
+    pub way: Way,
 }
 
 /// What one drill will do.
@@ -130,6 +156,8 @@ struct Job<'a> {
 struct Measured {
     engine: Option<String>,
     restore_ms: Option<u64>,
+    /// The moment that the restored data stands for, when the log was replayed.
+    recovered_to: Option<jiff::Timestamp>,
     elapsed_ms: u64,
     steps: Vec<Step>,
     findings: Vec<Finding>,
@@ -183,26 +211,32 @@ impl Job<'_> {
                     .hint("if the engine hangs, mend it; if the data has grown, raise `timeout` in [drill]");
             }
             let sandbox = Arc::clone(&self.item.sandbox);
-            if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || sandbox.within_limits()).await {
-                return fault;
+            match tokio::task::spawn_blocking(move || sandbox.within_limits()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => return fault,
+                // Limits that nobody looks at are no limits.
+                Err(error) => return Fault::new(codes::RUN_BUG, "look at the limits of the sandbox").because(error),
             }
         }
     }
 
     async fn run(&self, measured: &mut Measured, context: &RunContext) -> Result<()> {
         let (sandbox, id) = (&self.item.sandbox, self.record.id.as_str());
+        let recovery = self.item.way.recovery()?;
         context.monitor.phase(id, "sandbox");
         let since = Instant::now();
         let opened = sandbox.open(self.record, context).await?;
         measured.step("sandbox", since);
         measured.engine = opened.engine;
-        let item = RestoreItem { component: opened.component, request: self.request(opened.target) };
+        let recovered_to = recovery.as_ref().map(|recovery| moment(&recovery.plan));
+        let item = RestoreItem { component: opened.component, request: self.request(opened.target, recovery) };
         let plan = RestorePlan::new(self.plan.point.id().clone(), vec![item], None)?;
         let summary = Box::pin(restore(plan, Arc::clone(self.repository), Arc::clone(self.runner), context)).await?;
         let Some(restored) = summary.items.into_iter().next() else {
             return Err(Fault::new(codes::RUN_BUG, "restore one component").because("there is no report"));
         };
         let report = measured.take(restored)?;
+        measured.recovered_to = recovered_to;
         if measured.findings.iter().any(|finding| finding.level == Level::Bad) {
             return Ok(());
         }
@@ -221,7 +255,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn request(&self, target: rekindle_core::port::Target) -> RestoreRequest {
+    fn request(&self, target: rekindle_core::port::Target, recovery: Option<Recovery>) -> RestoreRequest {
         RestoreRequest {
             point: self.plan.point.id().clone(),
             target,
@@ -229,7 +263,7 @@ impl Job<'_> {
             overwrite: false,
             jobs: self.plan.jobs,
             server: None,
-            recovery: None,
+            recovery,
         }
     }
 
@@ -290,13 +324,14 @@ impl Measured {
 
     fn proof(self, item: &DrillItem, record: &ComponentRecord, began: jiff::Timestamp) -> ComponentProof {
         let outcome = self.outcome();
-        let age = age_seconds(began, record.captured_at);
+        let age = age_seconds(began, self.recovered_to.unwrap_or(record.captured_at));
         let rto = self.restore_ms.map_or(Verdict::Met, |ms| judge_restore(&item.objective, ms));
         ComponentProof {
             component: record.id.clone(),
             kind: record.kind,
             outcome,
             captured_at: record.captured_at,
+            recovered_to: self.recovered_to,
             entries: record.tally.entries,
             bytes: record.tally.bytes,
             engine: self.engine,
@@ -326,6 +361,8 @@ fn says_nothing(fault: &Fault) -> bool {
         codes::PG_NO_PROGRAM,
         codes::PG_EXTENSION,
         codes::PITR_PLACE,
+        // Whether an idle log goes as far as a moment cannot be known.
+        codes::PITR_AFTER,
         codes::REPO_TARGET_FULL,
         codes::FILES_SPACE,
     ];

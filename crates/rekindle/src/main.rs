@@ -13,6 +13,7 @@ mod moment;
 mod output;
 mod progress;
 mod proof_report;
+mod replay;
 mod session;
 mod signals;
 mod units;

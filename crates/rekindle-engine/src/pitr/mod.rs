@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{Recovery, RunContext};
-use rekindle_core::timeline::{BasePoint, ClusterLog, End, RecoveryPlan, RecoveryTarget, Unplanned, Window};
+use rekindle_core::timeline::{BasePoint, ClusterLog, End, RecoveryPlan, RecoveryTarget, Stop, Unplanned, Window};
 use rekindle_core::timeline::{plan, windows};
 use rekindle_core::wal::{BaseBackup, Cluster, History, Lsn, SegmentName, SegmentSize, Timeline, WalArchive, WalLog};
 use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
@@ -57,6 +57,14 @@ impl Recoverable {
     pub fn only(mut self, point: &PointId) -> Self {
         self.bases.retain(|one| one.point == *point);
         self
+    }
+
+    /// The target that gives the newest state: the end of the log or, where the repository holds no log of the
+    /// cluster, of the base backup.
+    pub fn newest(&self) -> RecoveryTarget {
+        let newest = self.bases.iter().max_by_key(|one| (one.base.stopped, one.base.stop));
+        let logged = newest.is_some_and(|one| self.log(one.base.cluster).is_some());
+        RecoveryTarget::new(if logged { Stop::Latest } else { Stop::Immediate })
     }
 
     /// Whether there is any base backup.
@@ -129,6 +137,15 @@ fn parse(timeline: Timeline, bytes: &[u8]) -> Result<History> {
             .because(bad)
             .hint("rekindle wal verify --deep; push the file again from the server's pg_wal")
     })
+}
+
+/// The moment that a recovered cluster stands for.
+pub fn moment(plan: &RecoveryPlan) -> jiff::Timestamp {
+    match plan.target.stop {
+        Stop::Time(at) => at,
+        Stop::Immediate => plan.base.stopped,
+        _ => plan.ends.newest_commit.map_or(plan.base.stopped, |commit| commit.at.max(plan.base.stopped)),
+    }
 }
 
 /// What can be reached from a base backup, for reading.

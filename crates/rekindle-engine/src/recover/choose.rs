@@ -16,6 +16,18 @@ pub struct Wish {
     pub allow_suspicious: bool,
 }
 
+/// How far the log is replayed onto a base backup of PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replay {
+    /// Only to the end of the base backup.
+    Itself,
+    /// Exactly to this moment.
+    Moment(jiff::Timestamp),
+    /// To the end of the log; to the end of the base backup where there is none.
+    End,
+}
+
 /// Where one component comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
@@ -29,6 +41,12 @@ pub struct Choice {
     /// A newer capture in time that is not used, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<String>,
+    /// Of a base backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+    /// Whether what was passed over is suspicious: the log behind this capture leads there.
+    #[serde(default)]
+    pub before_suspicious: bool,
 }
 
 /// Chooses for every wanted component. `points` are those of one stack and host, oldest first.
@@ -56,13 +74,58 @@ pub fn choose(wish: &Wish, points: &[&RecoveryPoint], wanted: &[ComponentId], ma
         .hint("`rekindle list` shows the points; choose another moment, or components with --only"))
 }
 
+/// Why a point that holds a component is not used for it.
+struct Refused {
+    why: &'static str,
+    passed_over: String,
+    suspicious: bool,
+}
+
+fn refused(
+    wish: &Wish,
+    point: &RecoveryPoint,
+    record: &rekindle_core::manifest::ComponentRecord,
+    marks: &Marks,
+) -> Option<Refused> {
+    if wish.point.is_some() {
+        return None;
+    }
+    let short = point.id().short();
+    if record.notes.make_partial() {
+        let passed_over = format!("{short}: some of it could not be read");
+        return Some(Refused { why: "it was never captured whole", passed_over, suspicious: false });
+    }
+    let odd = point.manifest().suspicions.iter().find(|one| one.component == record.id);
+    let odd = odd.filter(|_| !wish.allow_suspicious && marks.suspicious(point))?;
+    Some(Refused {
+        why: "only suspicious points hold it; --allow-suspicious takes them",
+        passed_over: format!("{short} is suspicious: {}", odd.text),
+        suspicious: true,
+    })
+}
+
+/// The points whose capture of a component may be used, whatever moment it is of, oldest first.
+pub fn usable<'a>(
+    wish: &Wish,
+    points: &[&'a RecoveryPoint],
+    component: &ComponentId,
+    marks: &Marks,
+) -> Vec<&'a RecoveryPoint> {
+    let fits = |point: &&&RecoveryPoint| {
+        let named = wish.point.as_ref().is_none_or(|wanted| wanted == point.id());
+        let record = point.manifest().component(component).filter(|_| named);
+        record.is_some_and(|record| refused(wish, point, record, marks).is_none())
+    };
+    points.iter().filter(fits).copied().collect()
+}
+
 fn choose_one(
     wish: &Wish,
     points: &[&RecoveryPoint],
     component: &ComponentId,
     marks: &Marks,
 ) -> Result<Choice, &'static str> {
-    let mut passed_over = None;
+    let (mut passed_over, mut before_suspicious) = (None, false);
     let mut why = "no point holds it";
     for point in points.iter().rev() {
         if wish.point.as_ref().is_some_and(|wanted| wanted != point.id()) {
@@ -74,17 +137,10 @@ fn choose_one(
             why = "its first capture is later";
             continue;
         }
-        let short = point.id().short();
-        if record.notes.make_partial() && wish.point.is_none() {
-            why = "it was never captured whole";
-            passed_over.get_or_insert_with(|| format!("{short}: some of it could not be read"));
-            continue;
-        }
-        let odd = point.manifest().suspicions.iter().find(|one| one.component == *component);
-        let odd = odd.filter(|_| marks.suspicious(point));
-        if let Some(odd) = odd.filter(|_| wish.point.is_none() && !wish.allow_suspicious) {
-            why = "only suspicious points hold it; --allow-suspicious takes them";
-            passed_over.get_or_insert_with(|| format!("{short} is suspicious: {}", odd.text));
+        if let Some(refused) = refused(wish, point, record, marks) {
+            why = refused.why;
+            before_suspicious |= refused.suspicious;
+            passed_over.get_or_insert(refused.passed_over);
             continue;
         }
         return Ok(Choice {
@@ -95,6 +151,8 @@ fn choose_one(
             entries: record.tally.entries,
             bytes: record.tally.bytes,
             passed_over,
+            replay: None,
+            before_suspicious,
         });
     }
     Err(why)

@@ -7,8 +7,8 @@ mod plan;
 mod report;
 mod run;
 
-pub use choose::{Choice, Wish, choose, skew_ms};
+pub use choose::{Choice, Replay, Wish, choose, skew_ms, usable};
 pub use journal::{Entry, Journal, Progress};
 pub use plan::{Do, PLAN_VERSION, RecoveryPlan, Services, Step, steps};
 pub use report::{RecoveredComponent, RecoveryReport};
-pub use run::{Actor, Commands, Crew, occupied, recover};
+pub use run::{Actor, Checks, Commands, Crew, occupied, recover};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::choose::Choice;
 
 /// The version this program writes, and the newest one it goes on with.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
 
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

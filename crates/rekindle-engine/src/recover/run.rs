@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rekindle_core::port::{
-    Component, Finding, Hook, HookOutcome, HookRunner, Level, Repository, RestoreReport, RestoreRequest, RunContext,
-    Target,
+    Component, Finding, Hook, HookOutcome, HookRunner, Level, Recovery, Repository, RestoreReport, RestoreRequest,
+    RunContext, Services, Target,
 };
 use rekindle_core::{ComponentId, Fault, Result, codes};
 
@@ -28,11 +28,24 @@ pub struct Commands {
     pub ready: Duration,
 }
 
+/// The user's own checks of what was restored.
+#[derive(Debug, Clone, Default)]
+pub struct Checks {
+    /// Each finds the place in `REKINDLE_PLACE`; exit code 0 is good.
+    pub hooks: Vec<Hook>,
+    pub place: String,
+    /// Such that only a drill can run.
+    pub left_out: usize,
+}
+
 /// One component and how its server is run.
 #[derive(Clone)]
 pub struct Actor {
     pub component: Arc<dyn Component>,
     pub commands: Commands,
+    pub checks: Checks,
+    /// How far a base backup is brought.
+    pub recovery: Option<Recovery>,
     /// Greatest wanted duration of its recovery.
     pub rto_seconds: Option<u64>,
 }
@@ -44,6 +57,8 @@ pub struct Crew {
     pub actors: BTreeMap<ComponentId, Actor>,
     /// Of the applications around the components.
     pub stack: Commands,
+    /// Containers that are stopped before everything and started after it.
+    pub services: Option<Arc<dyn Services>>,
     /// Workers of restore programs.
     pub jobs: usize,
 }
@@ -73,6 +88,12 @@ pub async fn recover(
     }
     let Run { progress, failed, rolled_back, .. } = run;
     Ok(report::of(plan, &progress, crew, failed, &rolled_back, now))
+}
+
+fn not_started(fault: Fault) -> Fault {
+    Fault::new(codes::RECOVER_START, "start the services")
+        .because(fault)
+        .hint("the data is in place; look into the service's log, then run rekindle recover --resume")
 }
 
 fn resumable(fault: Fault) -> Fault {
@@ -125,6 +146,8 @@ impl Run<'_> {
             Ok(Gave { report, findings }) => self.note(&Entry::Done { step: number, elapsed_ms, report, findings }),
             // Stopped, not failed: the step is begun and not done.
             Err(fault) if self.context.cancel.check().is_err() => Err(resumable(fault)),
+            // Services may work with what would be replaced: nothing is touched.
+            Err(fault) if step.component.is_none() && step.act == Do::Stop => Err(resumable(fault)),
             Err(fault) => {
                 self.context.monitor.problem(&scope, &fault);
                 self.note(&Entry::Failed { step: number, elapsed_ms, problem: StoredProblem::from(&fault) })?;
@@ -140,8 +163,19 @@ impl Run<'_> {
     async fn act(&self, step: &Step, before: bool) -> Result<Gave> {
         let Some(id) = &step.component else {
             return match step.act {
-                Do::Stop => self.stop(&self.crew.stack, "the stack").await,
-                Do::Start => self.start(&self.crew.stack, "the stack").await,
+                Do::Stop => {
+                    let gave = self.stop(&self.crew.stack, "the stack").await?;
+                    if let Some(services) = &self.crew.services {
+                        services.stop(self.context).await?;
+                    }
+                    Ok(gave)
+                }
+                Do::Start => {
+                    if let Some(services) = &self.crew.services {
+                        services.start(self.context).await.map_err(not_started)?;
+                    }
+                    self.start(&self.crew.stack, "the stack").await
+                }
                 Do::Restore | Do::Check | Do::Ready => {
                     Err(Fault::new(codes::RUN_BUG, "recover: a step of no component"))
                 }
@@ -164,7 +198,7 @@ impl Run<'_> {
     /// A server that is not there cannot be stopped: that is told and is no failure.
     async fn stop(&self, commands: &Commands, name: &str) -> Result<Gave> {
         for hook in &commands.stop {
-            if let Err(fault) = self.command(hook, "stop").await {
+            if let Err(fault) = self.command(hook, "stop", None).await {
                 self.context.monitor.problem(name, &fault);
             }
         }
@@ -173,9 +207,9 @@ impl Run<'_> {
 
     async fn start(&self, commands: &Commands, name: &str) -> Result<Gave> {
         for hook in &commands.start {
-            self.command(hook, "start").await.map_err(|fault| {
-                let code = format!("start {name}");
-                Fault::new(codes::RECOVER_START, code)
+            self.command(hook, "start", None).await.map_err(|fault| {
+                let what = format!("start {name}");
+                Fault::new(codes::RECOVER_START, what)
                     .because(fault)
                     .hint("the data is in place; mend the command, then run rekindle recover --resume")
             })?;
@@ -183,13 +217,14 @@ impl Run<'_> {
         Ok(Gave::default())
     }
 
-    async fn command(&self, hook: &Hook, moment: &str) -> Result<HookOutcome> {
-        let variables = [
+    async fn command(&self, hook: &Hook, moment: &str, place: Option<&str>) -> Result<HookOutcome> {
+        let mut variables = vec![
             ("REKINDLE_RUN_ID", self.context.run.to_string()),
             ("REKINDLE_STACK", self.plan.stack.clone()),
             ("REKINDLE_HOOK", moment.to_owned()),
             ("REKINDLE_STATUS", "recovering".to_owned()),
         ];
+        variables.extend(place.map(|place| ("REKINDLE_PLACE", place.to_owned())));
         self.crew.runner.run(hook, &variables).await
     }
 
@@ -230,12 +265,13 @@ impl Run<'_> {
         let request = RestoreRequest {
             point: point.ok_or_else(|| Fault::new(codes::RUN_BUG, format!("recover `{id}`: nothing was chosen")))?,
             // Into a running server, keys of an interrupted try are there already.
-            overwrite: matches!(target, Target::Live) && (self.plan.replace || before),
+            // Likewise half a cluster that is staged beside its place.
+            overwrite: (matches!(target, Target::Live) || actor.recovery.is_some()) && (self.plan.replace || before),
             target,
             select: Vec::new(),
             jobs: self.crew.jobs,
             server: None,
-            recovery: None,
+            recovery: actor.recovery.clone(),
         };
         let report = actor.component.restore(self.part(id).await?, &request, self.context).await?;
         Ok(Gave { report: Some(Box::new(report)), findings: Vec::new() })
@@ -247,13 +283,39 @@ impl Run<'_> {
         let findings = actor.component.check(self.part(id).await?, report, self.context).await?;
         let lost = report.lost.iter().map(|lost| format!("{}: {}", lost.path, lost.why));
         let bad = findings.iter().filter(|finding| finding.level == Level::Bad).map(|finding| finding.text.clone());
-        let wrong: Vec<String> = lost.chain(bad).take(3).collect();
+        let mut wrong: Vec<String> = lost.chain(bad).take(3).collect();
+        let mut lines: Vec<String> = findings.into_iter().map(line).collect();
         if wrong.is_empty() {
-            return Ok(Gave { report: None, findings: findings.into_iter().map(line).collect() });
+            wrong.extend(self.users_checks(actor, &mut lines).await?);
+        }
+        if wrong.is_empty() {
+            return Ok(Gave { report: None, findings: lines });
         }
         Err(Fault::new(codes::RECOVER_CHECK, format!("check what was recovered of `{id}`"))
             .because(wrong.join("; "))
             .hint("mend the cause, then run rekindle recover --resume; or choose another point with --restart"))
+    }
+
+    /// What the user's own commands say; the first that does not say yes.
+    async fn users_checks(&self, actor: &Actor, lines: &mut Vec<String>) -> Result<Option<String>> {
+        for hook in &actor.checks.hooks {
+            let shown = hook.command.join(" ");
+            match self.command(hook, "check", Some(&actor.checks.place)).await {
+                Ok(HookOutcome::Done) => lines.push(format!("ok: check `{shown}` says yes")),
+                Ok(HookOutcome::SoftSkip) => return Ok(Some(format!("check `{shown}` says no: exit status 75"))),
+                Err(fault) => {
+                    self.context.cancel.check()?;
+                    return Ok(Some(format!("check `{shown}` says no: {}", fault.chain())));
+                }
+            }
+        }
+        if actor.checks.left_out > 0 {
+            let count = actor.checks.left_out;
+            lines.push(format!(
+                "unproved: {count} checks are about a sandbox and were not run: rekindle drill runs them"
+            ));
+        }
+        Ok(None)
     }
 
     /// The kept old state takes its place again. Without one, what was restored stays: it is more

@@ -9,8 +9,8 @@ use rekindle_core::port::{
 };
 use rekindle_core::{ComponentId, ComponentKind, Fault, PointId, Result, codes};
 use rekindle_engine::recover::{
-    Actor, Commands, Crew, Entry, Journal, PLAN_VERSION, Progress, RecoveryPlan, RecoveryReport, Services, Wish,
-    choose, recover, skew_ms, steps,
+    Actor, Checks, Commands, Crew, Entry, Journal, PLAN_VERSION, Progress, RecoveryPlan, RecoveryReport, Services,
+    Wish, choose, recover, skew_ms, steps,
 };
 use rekindle_engine::{BackupOptions, BackupPlan, HookSet, Planned, backup};
 
@@ -54,6 +54,21 @@ impl Component for Replacing {
     async fn roll_back(&self, _: &RestoreReport, _: &RunContext) -> Result<()> {
         self.0.log.add(format!("roll back {}", self.0.id));
         Ok(())
+    }
+}
+
+/// Containers around the components.
+struct FakeServices(Log);
+
+#[async_trait]
+impl rekindle_core::port::Services for FakeServices {
+    async fn stop(&self, _: &RunContext) -> Result<Vec<String>> {
+        self.0.add("stop services".to_owned());
+        Ok(Vec::new())
+    }
+    async fn start(&self, _: &RunContext) -> Result<Vec<String>> {
+        self.0.add("start services".to_owned());
+        Ok(Vec::new())
     }
 }
 
@@ -151,13 +166,20 @@ impl Stage {
                 _ => Arc::new(Replacing(fake(name, kind, fail, &self.log))),
             };
             let commands = commands(name, "");
-            actors.insert(name.parse().unwrap(), Actor { component, commands, rto_seconds: Some(60) });
+            let checks = Checks {
+                hooks: if name == "files" { vec![hook(&["check-files"])] } else { Vec::new() },
+                place: "/".to_owned(),
+                left_out: 0,
+            };
+            let actor = Actor { component, commands, checks, recovery: None, rto_seconds: Some(60) };
+            actors.insert(name.parse().unwrap(), actor);
         }
         Crew {
             repository: Arc::new(self.repository.clone()),
             runner: Arc::new(FakeHooks(self.log.clone())),
             actors,
             stack: commands("apps", ""),
+            services: Some(Arc::new(FakeServices(self.log.clone()))),
             jobs: 1,
         }
     }
@@ -191,6 +213,7 @@ async fn the_order_is_databases_first_and_applications_last() {
         stage.log.lines(),
         [
             "hook stop-apps recovering".to_owned(),
+            "stop services".to_owned(),
             format!("restore database {home}"),
             "check database".to_owned(),
             "hook stop-cache recovering".to_owned(),
@@ -200,6 +223,8 @@ async fn the_order_is_databases_first_and_applications_last() {
             "probe cache".to_owned(),
             format!("restore files {home}"),
             "check files".to_owned(),
+            "hook check-files recovering".to_owned(),
+            "start services".to_owned(),
             "hook start-apps recovering".to_owned(),
         ]
     );
@@ -232,7 +257,8 @@ async fn killed_at_every_line_it_goes_on_and_ends_the_same() {
             for line in &lines {
                 *counted.entry(line).or_default() += 1;
             }
-            assert!(counted.values().filter(|count| **count > 1).count() <= 1, "{kill:?}: {lines:?}");
+            // A step of the applications does two things, and so does a check.
+            assert!(counted.values().filter(|count| **count > 1).count() <= 2, "{kill:?}: {lines:?}");
             assert!(counted.values().all(|count| *count <= 2), "{kill:?}: {lines:?}");
             let start = stage.log.position("hook start-apps recovering");
             assert!(lines[..start].iter().any(|line| line == "check files"), "{kill:?}: {lines:?}");
@@ -268,6 +294,7 @@ async fn a_failed_check_brings_the_old_state_back_and_is_tried_again_later() {
             "check cache",
             "hook start-cache recovering",
             "probe cache",
+            "start services",
             "hook start-apps recovering",
         ]
     );

@@ -154,6 +154,7 @@ fn proved(point: &RecoveryPoint, second: i64) -> ProofRecord {
         kind: record.kind,
         outcome: Outcome::Passed,
         captured_at: record.captured_at,
+        recovered_to: None,
         entries: 0,
         bytes: 0,
         engine: None,

@@ -33,6 +33,8 @@ pub struct ServicesOptions {
     pub app_services: Vec<String>,
     /// Containers whose data is replaced while they are stopped, with the components that probe them.
     pub at_rest: Vec<(String, Arc<dyn Component>)>,
+    /// Also what does not run now: after a loss, everything is to run at the end.
+    pub all: bool,
     /// Longest wait until a service is healthy.
     pub patience: Option<Duration>,
 }
@@ -59,7 +61,7 @@ impl StackServices {
         Self { engine, options, units: Mutex::default() }
     }
 
-    /// What runs now and has to be stopped, in the order in which it starts.
+    /// What has to be stopped, in the order in which it starts: what runs now, or all of it.
     async fn plan(&self) -> Result<Vec<Unit>> {
         let project = self.options.compose.as_deref().map(Project::read).transpose()?;
         let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -94,7 +96,7 @@ impl StackServices {
             let containers = units.remove(&service).unwrap_or_default();
             containers
                 .into_iter()
-                .filter(|one| one.state.running)
+                .filter(|one| self.options.all || one.state.running)
                 .map(move |one| Unit { name: service.clone(), container: one.name })
         });
         Ok(running.collect())
@@ -102,6 +104,9 @@ impl StackServices {
 
     async fn stop_one(&self, unit: &Unit) -> Result<()> {
         let what = format!("stop the service `{}`", unit.name);
+        if self.options.all && !self.engine.container(&unit.container).await?.state.running {
+            return Ok(());
+        }
         let docker = self.engine.docker().await?;
         docker.stop_container(&unit.container, None::<StopContainerOptions>).await.map_err(|error| {
             let fault = self.engine.fault(&what, error);
@@ -223,7 +228,8 @@ impl Services for StackServices {
     }
 
     async fn start(&self, context: &RunContext) -> Result<Vec<String>> {
-        let units = self.kept().unwrap_or_default();
+        // A recovery that goes on after a kill did not stop them in this process.
+        let units = if self.options.all { self.units().await? } else { self.kept().unwrap_or_default() };
         let mut started = Vec::with_capacity(units.len());
         for unit in &units {
             context.monitor.phase("services", &format!("start {}", unit.name));

@@ -29,6 +29,7 @@ mod sandbox;
 mod setup;
 mod tls;
 mod url;
+mod users_checks;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -48,6 +48,10 @@ pub struct PostgresOptions {
     pub idle_timeout: Duration,
     /// Where a dump is put for a restore with several workers; none: the run's scratch directory.
     pub spool_dir: Option<PathBuf>,
+    /// The user's SQL, asked of what was restored: each gives one row whose first column is true.
+    pub checks: Vec<String>,
+    /// Where servers that are started for a recovery have their sockets; none: the directory for temporary files.
+    pub private_dir: Option<PathBuf>,
     /// Base backups of the whole cluster instead of dumps.
     pub physical: Option<PhysicalOptions>,
     /// The container the server runs in, whose client programs are used where this host has none.
@@ -72,6 +76,8 @@ impl PostgresOptions {
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_mins(30),
             spool_dir: None,
+            checks: Vec::new(),
+            private_dir: None,
             physical: None,
             home: None,
         }

@@ -23,7 +23,7 @@ use super::programs::{self, Programs};
 use super::quote::ident;
 use super::restore::{Restored, RestoredDatabase};
 use super::url::{Host, ServerUrl, SslMode, encode};
-use super::{PostgresComponent, PostgresOptions, blocking};
+use super::{PostgresComponent, PostgresOptions, blocking, users_checks};
 use crate::sandbox::engine::{Engine, Spec, environment, give};
 use crate::sandbox::{Site, fault};
 
@@ -36,7 +36,6 @@ const SUPERUSER: &str = "postgres";
 const SOCKET: &str = ".s.PGSQL.5432";
 /// Longest run of pg_amcheck on one database.
 const AMCHECK_MAX: Duration = Duration::from_hours(2);
-const MEND_CHECK: &str = "look at the data with `rekindle peek`, or correct the check";
 
 /// A sandbox for a `postgres` component.
 pub struct PostgresSandbox {
@@ -225,21 +224,7 @@ impl PostgresSandbox {
             return Ok(vec![Finding::bad(text, "correct the database in the component's `url`")]);
         };
         let (server, ..) = self.server()?;
-        let session = server.connect(&database.restored_as).await?;
-        session.run("SET default_transaction_read_only = on; SET statement_timeout = 0; RESET search_path").await?;
-        let mut findings = Vec::new();
-        for sql in &self.checks {
-            findings.push(match session.truth(sql).await {
-                Ok(Some(true)) => Finding::good(format!("check `{sql}` says yes")),
-                Ok(Some(false)) => Finding::bad(format!("check `{sql}` says no"), MEND_CHECK),
-                Ok(None) => Finding::bad(
-                    format!("check `{sql}` does not say yes: it has to give one row whose first column is a boolean"),
-                    MEND_CHECK,
-                ),
-                Err(fault) => Finding::bad(format!("check `{sql}` failed: {}", fault.chain()), MEND_CHECK),
-            });
-        }
-        Ok(findings)
+        users_checks::ask(&server.connect(&database.restored_as).await?, &self.checks).await
     }
 }
 
@@ -473,6 +458,8 @@ impl PostgresSandbox {
         blocking(move || give(&at, site.confinement.user(SUPERUSER).as_ref())).await?;
         let mut options = PostgresOptions::new(server.url, None);
         options.bin_dir = Some(programs.directory.clone());
+        // The janitor finds there what a killed drill leaves.
+        options.private_dir = Some(place.clone());
         let target = Target::New(Some(place.join("data").to_string_lossy().into_owned()));
         let component: Arc<dyn Component> = Arc::new(PostgresComponent::new(self.id.clone(), options));
         Ok(Opened { component, target, engine: Some(format!("PostgreSQL {}", programs.version)) })

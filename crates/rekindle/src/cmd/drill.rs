@@ -10,10 +10,10 @@ use rekindle_config::Config;
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::objective::Verdict;
 use rekindle_core::point::RecoveryPoint;
-use rekindle_core::port::Level;
+use rekindle_core::port::{Level, RunContext};
 use rekindle_core::proof_record::{ComponentProof, DrillResult, Outcome, PROOF_VERSION, ProofRecord, Work, forecast};
 use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
-use rekindle_engine::drill::{DrillItem, DrillPlan, drill, exit_code, faults};
+use rekindle_engine::drill::{DrillItem, DrillPlan, Way, drill, exit_code, faults};
 use rekindle_engine::plan::stage;
 use rekindle_repo::{Repo, points, proofs};
 use rekindle_sources::hook::ProcessHooks;
@@ -24,8 +24,9 @@ use crate::evidence::Evidence;
 use crate::moment::{Moment, held_at};
 use crate::output::Answer;
 use crate::proof_report;
+use crate::replay::{self, Until};
 use crate::session::{Faults, Session};
-use crate::wire::sandbox;
+use crate::wire::{components, sandbox};
 use crate::{group, human, wire};
 
 /// Workers of pg_restore.
@@ -33,7 +34,8 @@ const JOBS: usize = 2;
 
 /// Prove a recovery point: restore it into sandboxes, start the real engines, check, measure, record
 ///
-/// Nothing of the live stack is touched. The result is recorded in the repository, signed; a passed drill makes the
+/// Nothing of the live stack is touched. A base backup of PostgreSQL is brought to the end of its log, with --at to
+/// exactly that moment. The result is recorded in the repository, signed; a passed drill makes the
 /// point `proved`. What cannot be looked at here is `unproved`, never `passed`.
 #[derive(Debug, Args)]
 pub(crate) struct Drill {
@@ -46,7 +48,8 @@ pub(crate) struct Drill {
     /// Beginning of the point's id, or `latest` [default: for each component the newest point that holds it]
     #[arg(long, value_name = "POINT", conflicts_with = "at")]
     point: Option<String>,
-    /// The newest state that is not later than this moment, as `2026-01-31T12:00:00Z` or `2h ago`
+    /// The state of this moment, as `2026-01-31T12:00:00Z` or `2h ago`: base backups exactly, others the newest that is
+    /// not later
     #[arg(long, value_name = "TIME")]
     at: Option<Moment>,
     /// Hard limit, instead of the configured one
@@ -63,7 +66,17 @@ pub(crate) struct Drill {
 /// One point with the components of it that are drilled.
 struct Group {
     point: RecoveryPoint,
-    components: Vec<ComponentId>,
+    components: Vec<(ComponentId, Way)>,
+}
+
+impl Group {
+    /// The records of its components, in the order of a restore.
+    fn records(&self) -> Vec<&ComponentRecord> {
+        let wanted = |record: &&ComponentRecord| self.components.iter().any(|(id, _)| *id == record.id);
+        let mut chosen: Vec<&ComponentRecord> = self.point.manifest().components.iter().filter(wanted).collect();
+        chosen.sort_by_key(|record| stage(record.kind));
+        chosen
+    }
 }
 
 impl Drill {
@@ -74,7 +87,7 @@ impl Drill {
             return Ok(Answer::words(json!({"cleaned": cleaned}), cleaned_text(&cleaned)));
         }
         let repository = Arc::new(wire::open(session, &wire::place(session)?)?);
-        let groups = self.groups(&repository, config.as_ref())?;
+        let groups = self.groups(session, &repository, config.as_ref())?;
         lower_priority();
         let evidence = Evidence::read(&repository)?;
         let mut text = if cleaned.is_empty() { String::new() } else { cleaned_text(&cleaned) };
@@ -108,14 +121,18 @@ impl Drill {
         let started = session.now();
         let site = sandbox::site(config)?;
         let programs = config.map(|config| config.drill.programs.clone()).unwrap_or_default();
-        let Group { point, components } = group;
-        let same = config.filter(|config| config.stack.name == point.manifest().stack);
+        let same = config.filter(|config| config.stack.name == group.point.manifest().stack);
+        let records: Vec<ComponentRecord> = group.records().into_iter().cloned().collect();
+        let Group { point, mut components } = group;
         let mut items = Vec::new();
-        for record in in_order(&point, &components) {
+        for record in &records {
+            let way = components.iter().position(|(id, _)| *id == record.id);
+            let way = way.map_or(Way::Captured, |at| components.swap_remove(at).1);
             let configured = same.and_then(|config| config.components.iter().find(|one| one.id == record.id));
             items.push(DrillItem {
                 sandbox: sandbox::of_record(record, configured, &site, &programs)?,
                 objective: configured.map(|one| one.objective).unwrap_or_default(),
+                way,
             });
         }
         let limit = self.timeout.map(std::time::Duration::from_secs);
@@ -147,13 +164,19 @@ impl Drill {
     }
 
     /// Which components of which points.
-    fn groups(&self, repository: &Repo, config: Option<&Config>) -> Result<Vec<Group>> {
+    fn groups(&self, session: &Session, repository: &Repo, config: Option<&Config>) -> Result<Vec<Group>> {
         let view = points::view(repository)?;
+        let (context, _scratch) = session.context()?;
         if let Some(word) = &self.point {
             let point = points::resolve(&view, word)?.clone();
             let known: Vec<_> = point.manifest().components.iter().map(|one| (one.id.clone(), one.kind)).collect();
             let wanted = group::wanted(&self.components, &known, config)?;
-            let components = if wanted.is_empty() { known.into_iter().map(|(id, _)| id).collect() } else { wanted };
+            let ids = if wanted.is_empty() { known.into_iter().map(|(id, _)| id).collect() } else { wanted };
+            let one = |id: ComponentId| {
+                let (_, way) = way(repository, &[&point], &point, &id, None, &context)?;
+                Ok((id, way))
+            };
+            let components = ids.into_iter().map(one).collect::<Result<_>>()?;
             return Ok(vec![Group { point, components }]);
         }
         let stack = match config {
@@ -174,32 +197,54 @@ impl Drill {
         let wanted = group::wanted(&self.components, &known, config)?;
         let ids = if wanted.is_empty() { known.into_iter().map(|(id, _)| id).collect() } else { wanted };
         let mut groups: BTreeMap<(jiff::Timestamp, PointId), Group> = BTreeMap::new();
+        let at = self.at.map(|at| at.of(session.now()));
         for id in ids {
-            let found = held_at(&mine, &id, self.at.map(|at| at.of(jiff::Timestamp::now())));
-            let Some(point) = found else {
+            let found = held_at(&mine, &id, at);
+            let Some(newest) = found else {
                 let what = format!("find a point of `{stack}` that holds `{id}`");
                 return Err(Fault::new(codes::REPO_NO_POINT, what)
                     .hint("rekindle backup; or name the components that there are points of"));
             };
+            let (point, way) = way(repository, &mine, newest, &id, at, &context)?;
             let key = (point.time(), point.id().clone());
             let group = groups.entry(key).or_insert_with(|| Group { point: point.clone(), components: Vec::new() });
-            group.components.push(id);
+            group.components.push((id, way));
         }
         Ok(groups.into_values().collect())
     }
 }
 
-/// The records of the chosen components, in the order of a restore.
-fn in_order<'a>(point: &'a RecoveryPoint, components: &[ComponentId]) -> Vec<&'a ComponentRecord> {
-    let all = point.manifest().components.iter();
-    let mut chosen: Vec<&ComponentRecord> = all.filter(|record| components.contains(&record.id)).collect();
-    chosen.sort_by_key(|record| stage(record.kind));
-    chosen
+/// From which point a component comes, and how far it is brought. `newest` is the point that holds it in time; a base
+/// backup is brought to `at` from whichever of the points leads there, or from `newest` to the end of the log.
+fn way<'a>(
+    repository: &Repo,
+    points: &[&'a RecoveryPoint],
+    newest: &'a RecoveryPoint,
+    id: &ComponentId,
+    at: Option<jiff::Timestamp>,
+    context: &RunContext,
+) -> Result<(&'a RecoveryPoint, Way)> {
+    if !newest.manifest().component(id).is_some_and(components::is_base) {
+        return Ok((newest, Way::Captured));
+    }
+    let found = match at {
+        Some(at) => replay::way(repository, points, id, Until::Moment(at), context),
+        None => replay::way(repository, &[newest], id, Until::Newest, context),
+    };
+    context.cancel.check()?;
+    Ok(match found {
+        Ok(recovery) => {
+            let from = points.iter().find(|point| *point.id() == recovery.plan.point);
+            (from.copied().unwrap_or(newest), Way::Replayed(Box::new(recovery)))
+        }
+        // WAL that is missing, or a log that cannot be read: this is what the drill is for.
+        Err(fault) => (newest, Way::Blocked(fault)),
+    })
 }
 
 fn announce(session: &Session, group: &Group, evidence: &Evidence) {
     let manifest = group.point.manifest();
-    for record in in_order(&group.point, &group.components) {
+    for record in group.records() {
         let expected = forecast(&evidence.records, &manifest.stack, &record.id, record.tally.bytes);
         let text = match expected {
             Some(expected) => {
@@ -250,6 +295,9 @@ fn component_text(one: &ComponentProof, text: &mut String) {
         one.outcome.as_str().to_uppercase(),
         human::millis(one.elapsed_ms)
     );
+    if let Some(to) = one.recovered_to {
+        let _ = writeln!(text, "  brought to {} by replaying the log", human::time(to));
+    }
     let restored =
         one.restore_ms.map_or_else(|| "not restored".to_owned(), |ms| format!("restored in {}", human::millis(ms)));
     let _ = writeln!(

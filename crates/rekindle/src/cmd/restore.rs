@@ -246,7 +246,7 @@ impl Restore {
         let plan = RestorePlan::new(point.id().clone(), items, self.safety(config, &records, wishes.wal)?)?;
         let Some(config) = config.filter(|_| self.in_place) else { return Ok(plan) };
         let ids: Vec<ComponentId> = records.iter().map(|record| record.id.clone()).collect();
-        match wire::containers::services(config, &ids)? {
+        match wire::containers::services(config, &ids, false)? {
             Some(services) => plan.with_services(services),
             None => Ok(plan),
         }

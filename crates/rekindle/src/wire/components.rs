@@ -33,6 +33,8 @@ pub(crate) struct Wishes {
     pub(crate) server: Option<Server>,
     /// The WAL logs of the repository, for base backups.
     pub(crate) wal: Logs,
+    /// Whether the user's SQL is asked of what was restored.
+    pub(crate) checks: bool,
 }
 
 /// How the WAL logs of the repository are opened, where a command needs them.
@@ -127,6 +129,9 @@ pub(crate) fn plain(
             let server = wishes.server_for(ComponentKind::Postgres);
             let mut options = postgres_options(postgres, server).map_err(|fault| fault.during(what()))?;
             options.physical = physical_options(postgres, stack, &id, wishes);
+            if wishes.checks {
+                options.checks.clone_from(&configured.checks.sql);
+            }
             // A server named on the command line is not the one in the container.
             options.home = found.filter(|_| server.is_none()).map(Home::new);
             Ok(Arc::new(PostgresComponent::new(id.clone(), options)))

@@ -133,8 +133,9 @@ pub(crate) fn grafana_key(container: &Container) -> Option<Secret<String>> {
     container.variable(GRAFANA_KEY)
 }
 
-/// What has to be stopped around a restore in place of these components; `None` when nothing has.
-pub(crate) fn services(config: &Config, ids: &[ComponentId]) -> Result<Option<Arc<dyn Services>>, Fault> {
+/// What has to be stopped around a restore in place of these components; `None` when nothing has. `all`: also what does
+/// not run now, so that everything runs at the end.
+pub(crate) fn services(config: &Config, ids: &[ComponentId], all: bool) -> Result<Option<Arc<dyn Services>>, Fault> {
     let mut at_rest = Vec::new();
     for one in config.components.iter().filter(|one| ids.contains(&one.id)) {
         // PostgreSQL is restored through its server.
@@ -150,6 +151,7 @@ pub(crate) fn services(config: &Config, ids: &[ComponentId]) -> Result<Option<Ar
         compose: config.stack.compose.clone(),
         app_services: config.stack.app_services.clone(),
         at_rest,
+        all,
         patience: config.stack.start_timeout,
     };
     Ok(Some(Arc::new(StackServices::new(engine(config.stack.docker_host.as_deref()), options))))

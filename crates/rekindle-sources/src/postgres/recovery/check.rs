@@ -14,6 +14,7 @@ use crate::postgres::connect::{Server, Session};
 use crate::postgres::options::PostgresOptions;
 use crate::postgres::programs::Programs;
 use crate::postgres::url::{Host, ServerUrl, SslMode};
+use crate::postgres::users_checks;
 
 /// A clean start has nothing to replay.
 const START_MAX: Duration = Duration::from_mins(10);
@@ -58,9 +59,10 @@ pub(in crate::postgres) async fn check(
         recovered.owner.map(|(uid, gid)| Owner { uid, gid }),
     );
     let (data, copy) = (recovered.directory.clone(), !recovered.in_place);
-    let cancel = context.cancel.clone();
+    let (cancel, private) = (context.cancel.clone(), setup.options.private_dir.clone());
     let running = crate::postgres::blocking(move || {
-        let launch = Launch { programs: &programs, data: &data, owner, copy, more: Vec::new() };
+        let private = private.as_deref();
+        let launch = Launch { programs: &programs, data: &data, owner, private, copy, more: Vec::new() };
         let mut running = launch.start()?;
         wait_ready(&mut running, &cancel)?;
         Ok(running)
@@ -152,6 +154,12 @@ async fn ask(options: &PostgresOptions, running: &Running, wanted: &Wanted, find
             Err(fault) => {
                 findings.push(Finding::bad(fault.chain(), "the database cannot be read; do not use this directory"));
             }
+        }
+    }
+    if !options.checks.is_empty() {
+        match connect(options, running, &options.url.database).await {
+            Ok(session) => findings.extend(users_checks::ask(&session, &options.checks).await?),
+            Err(_) => findings.push(users_checks::no_database(&options.url.database)),
         }
     }
     Ok(())

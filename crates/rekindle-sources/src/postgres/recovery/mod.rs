@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use check::check;
 use give::{Giver, SPOOL};
+pub(super) use in_place::roll_back;
 use owner::Owner;
 use place::Place;
 pub use seen::Proof;
@@ -308,7 +309,14 @@ impl Job {
         let mut more = vec![("restore_command", giver.restore_command())];
         more.extend([("recovery_end_command", String::new()), ("archive_cleanup_command", String::new())]);
         more.extend(settings::target(self.plan()));
-        let launch = Launch { programs: &self.programs, data: &data, owner: self.owner, copy: self.is_copy(), more };
+        let launch = Launch {
+            programs: &self.programs,
+            data: &data,
+            owner: self.owner,
+            private: self.setup.options.private_dir.as_deref(),
+            copy: self.is_copy(),
+            more,
+        };
         let mut running = launch.start()?;
         let seen = match self.follow(&mut running, &giver) {
             Ok(seen) => seen,

@@ -34,6 +34,8 @@ pub(super) struct Launch<'a> {
     pub(super) programs: &'a Programs,
     pub(super) data: &'a Path,
     pub(super) owner: Option<Owner>,
+    /// Where its socket and log are for the time; none: the directory for temporary files.
+    pub(super) private: Option<&'a Path>,
     /// Whether it is a copy beside the original.
     pub(super) copy: bool,
     pub(super) more: Vec<(&'static str, String)>,
@@ -105,7 +107,9 @@ impl Launch<'_> {
     pub(super) fn start(self) -> Result<Running> {
         // Whoever reaches the socket is let in: nobody else may enter.
         let closed = Permissions::from_mode(0o700);
-        let made = tempfile::Builder::new().prefix("rekindle-pg-").permissions(closed).tempdir();
+        let mut name = tempfile::Builder::new();
+        let name = name.prefix("rekindle-pg-").permissions(closed);
+        let made = self.private.map_or_else(|| name.tempdir(), |above| name.tempdir_in(above));
         let private = made.map_err(|error| {
             Fault::new(codes::PITR_IO, "make a private directory")
                 .because(error)

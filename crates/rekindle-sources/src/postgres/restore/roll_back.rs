@@ -6,7 +6,7 @@ use rekindle_core::{Fault, Result, codes};
 use super::target::free;
 use super::{Restored, admin, create, server_of, swap};
 use crate::postgres::PostgresComponent;
-use crate::postgres::catalog;
+use crate::postgres::{catalog, recovery};
 
 /// What the restored databases are called afterwards.
 const SUFFIX: &str = "_rolled_back";
@@ -17,11 +17,7 @@ pub(in crate::postgres) async fn roll_back(
     context: &RunContext,
 ) -> Result<()> {
     if report.details.get("databases").is_none() {
-        // A cluster of base backups is a directory that a server of its own runs on.
-        let kept = report.kept_old.as_deref().unwrap_or("nothing");
-        return Err(Fault::new(codes::ENGINE_ROLL_BACK, "bring the old cluster back")
-            .because(format!("its server has to be stopped for that; kept is: {kept}"))
-            .hint("stop the restored server, put the kept directory back and start the old one"));
+        return recovery::roll_back(report);
     }
     let restored: Restored = serde_json::from_value(report.details.clone())
         .map_err(|error| Fault::new(codes::PG_DETAILS, "read the report of the restore").because(error))?;

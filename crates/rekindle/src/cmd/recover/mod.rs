@@ -1,41 +1,37 @@
 //! `recover`
 
 mod configuration;
+mod crew;
 mod needs;
+mod replays;
 mod state;
 mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use rekindle_config::Config;
 use rekindle_core::manifest::ComponentRecord;
-use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
-use rekindle_core::port::Hook;
+use rekindle_core::port::Recovery;
 use rekindle_core::{Class, ComponentId, Fault, Result, codes};
 use rekindle_engine::recover::{
-    Actor, Choice, Commands, Crew, Do, PLAN_VERSION, Progress, RecoveryPlan, Services, Wish, choose, occupied, recover,
-    skew_ms, steps,
+    Choice, Crew, Do, PLAN_VERSION, Progress, RecoveryPlan, Services, Wish, choose, occupied, recover, skew_ms, steps,
 };
-use rekindle_repo::{Repo, marks, points};
+use rekindle_repo::{Repo, marks, points, proofs};
 use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::wire::components::{self, Wishes};
 use crate::{group, wire};
 use configuration::Source;
 use needs::Need;
+use replays::World;
 
 /// Workers of pg_restore when nothing is said: one per core of a small host.
 const JOBS: usize = 2;
-/// Longest time of a command, and longest wait for a server, when nothing is said.
-const COMMAND_MAX: Duration = Duration::from_mins(5);
-const READY_MAX: Duration = Duration::from_mins(1);
 
 /// Bring the whole stack back: plan, restore in order, check, start
 ///
@@ -45,13 +41,16 @@ const READY_MAX: Duration = Duration::from_mins(1);
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Recover {
-    /// The state of this moment or the nearest one before it, as 2026-01-31T14:30:00Z, or of this host's clock as
-    /// '2026-01-31 14:30:00' [default: the newest]
+    /// The state of this moment, as 2026-01-31T14:30:00Z, or of this host's clock as '2026-01-31 14:30:00': base backups
+    /// of PostgreSQL exactly, others the nearest one before it [default: the newest]
     #[arg(long, value_name = "TIME", conflicts_with = "point")]
     at: Option<String>,
     /// Everything from this point: the beginning of its id, or `latest`
     #[arg(long, value_name = "POINT")]
     point: Option<String>,
+    /// Bring base backups of PostgreSQL to the moment of the Redis capture; of which one, where there are several
+    #[arg(long, value_name = "COMPONENT", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with = "point")]
+    align: Option<String>,
     /// Components or groups to recover; none: all
     #[arg(long, value_name = "COMPONENT|GROUP")]
     only: Vec<String>,
@@ -74,7 +73,7 @@ pub(crate) struct Recover {
     #[arg(long)]
     allow_suspicious: bool,
     /// Go on with the recovery that was interrupted
-    #[arg(long, conflicts_with_all = ["at", "point", "only", "restart", "dry_run", "replace", "allow_suspicious"])]
+    #[arg(long, conflicts_with_all = ["at", "point", "align", "only", "restart", "dry_run", "replace", "allow_suspicious"])]
     resume: bool,
     /// Set an interrupted recovery aside and begin anew
     #[arg(long)]
@@ -96,6 +95,8 @@ struct Prepared {
     source: Source,
     config: Config,
     records: Vec<ComponentRecord>,
+    /// The ways of base backups.
+    recoveries: BTreeMap<ComponentId, Recovery>,
     repo: Arc<Repo>,
     /// How the configuration differs from the one of this host.
     differences: Option<String>,
@@ -120,15 +121,16 @@ impl Recover {
         for record in &prepared.records {
             needs.extend(needs::programs(&prepared.config, record));
         }
-        let plan_text = view::plan(&prepared.plan, &prepared.source, prepared.differences.as_deref(), &needs);
+        let plan_text = view::plan(&prepared, &needs);
         let answer = |needs: &[Need]| json!({"dry_run": self.dry_run, "plan": shown(&prepared.plan), "needs": needs});
         if let Some(fault) = needs::fault(&needs) {
             return Ok(Answer::data(answer(&needs), plan_text).worse(fault));
         }
-        let crew = self.crew(&prepared.config, &prepared.plan, &prepared.repo)?;
+        let ways = prepared.recoveries.clone();
+        let crew = crew::crew(&prepared.config, &prepared.plan, &prepared.repo, ways, self.jobs)?;
         let (context, _scratch) = session.context()?;
         let standing = self.look(session, &prepared, &crew, &mut needs, &context)?;
-        let plan_text = view::plan(&prepared.plan, &prepared.source, prepared.differences.as_deref(), &needs);
+        let plan_text = view::plan(&prepared, &needs);
         if let Some(fault) = needs::fault(&needs).or(standing) {
             return Ok(Answer::data(answer(&needs), plan_text).worse(fault));
         }
@@ -188,11 +190,12 @@ impl Recover {
             return Err(fault.into());
         }
         let _alone = wire::alone::alone(&config)?;
-        let crew = self.crew(&config, &read.plan, &repo)?;
+        let (context, _scratch) = session.context()?;
+        let ways = replays::again(&read.plan, &repo, &context)?;
+        let crew = crew::crew(&config, &read.plan, &repo, ways, self.jobs)?;
         let progress = Progress::of(&read.plan, &read.entries);
         view::tell(session, &view::resumed(&read.plan, &read.entries));
         let mut journal = state::open(&read)?;
-        let (context, _scratch) = session.context()?;
         let report = session.runtime.block_on(recover(&read.plan, progress, &crew, &mut journal, &context))?;
         Ok(finish(&report, &source))
     }
@@ -249,32 +252,38 @@ impl Recover {
         }
         let config = source.config()?;
         let marks = marks::read(&repo)?;
-        let plan = self.plan(session, &config, &source, &repo, (&stack, &host), &mine, &wish, &marks, journals)?;
+        let (context, _scratch) = session.context()?;
+        let world = World { repo: &repo, points: &mine, wish: &wish, marks: &marks, context: &context };
+        let (choices, recoveries) = self.choices(&config, &world)?;
+        let plan = self.plan(session, &config, &source, &world, choices, journals)?;
         let record = |choice: &Choice| {
             let point = mine.iter().find(|point| *point.id() == choice.point)?;
             point.manifest().component(&choice.component).cloned()
         };
         let records = plan.choices.iter().filter_map(record).collect();
-        Ok(Prepared { plan, source, config, records, repo, differences })
+        Ok(Prepared { plan, source, config, records, recoveries, repo, differences })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of it is one decision")]
+    /// Chooses for every wanted component, and brings base backups as far as is wished.
+    fn choices(&self, config: &Config, mine: &World<'_>) -> Result<(Vec<Choice>, BTreeMap<ComponentId, Recovery>)> {
+        let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
+        let wanted = group::wanted(&self.only, &known, Some(config))?;
+        let wanted = if wanted.is_empty() { known.into_iter().map(|(id, _)| id).collect() } else { wanted };
+        let mut choices = choose(mine.wish, mine.points, &wanted, mine.marks)?;
+        let align = self.align.as_deref().map(|word| replays::aligned(&choices, word)).transpose()?;
+        let recoveries = mine.plan(&mut choices, align)?;
+        Ok((choices, recoveries))
+    }
+
     fn plan(
         &self,
         session: &Session,
         config: &Config,
         source: &Source,
-        repo: &Repo,
-        (stack, host): (&str, &str),
-        mine: &[&RecoveryPoint],
-        wish: &Wish,
-        marks: &Marks,
+        mine: &World<'_>,
+        choices: Vec<Choice>,
         journals: &[state::Read],
     ) -> Result<RecoveryPlan> {
-        let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
-        let wanted = group::wanted(&self.only, &known, Some(config))?;
-        let wanted = if wanted.is_empty() { known.into_iter().map(|(id, _)| id).collect() } else { wanted };
-        let choices = choose(wish, mine, &wanted, marks)?;
         let services = |recover: &rekindle_config::Recover| Services {
             stop: !recover.stop.is_empty(),
             start: !recover.start.is_empty(),
@@ -283,17 +292,27 @@ impl Recover {
             let found = config.components.iter().find(|one| one.id == *id);
             found.map(|one| services(&one.recover)).unwrap_or_default()
         };
-        let forecast = |choice: &Choice, act: Do| view::forecast(journals, choice, act);
+        let ids: Vec<ComponentId> = choices.iter().map(|choice| choice.component.clone()).collect();
+        let contained = wire::containers::services(config, &ids, true)?.is_some();
+        let stack = services(&config.recover);
+        let stack = Services { stop: stack.stop || contained, start: stack.start || contained };
+        // Without readable proofs nothing is promised, and a recovery goes on without them.
+        let proofs = proofs::read_all(mine.repo).unwrap_or_default();
+        let name = &config.stack.name;
+        let forecast = |choice: &Choice, act: Do| {
+            view::forecast(journals, choice, act).or_else(|| view::forecast_of_drills(&proofs, name, choice, act))
+        };
+        let host = mine.points.first().map(|point| point.manifest().host.clone());
         Ok(RecoveryPlan {
             version: PLAN_VERSION,
-            stack: stack.to_owned(),
-            host: host.to_owned(),
-            repository: repo.config().id.clone(),
+            stack: name.clone(),
+            host: host.unwrap_or_default(),
+            repository: mine.repo.config().id.clone(),
             made: session.now(),
-            at: wish.at,
+            at: mine.wish.at,
             replace: self.replace,
             skew_ms: skew_ms(&choices),
-            steps: steps(&choices, services(&config.recover), &of, &forecast),
+            steps: steps(&choices, stack, &of, &forecast),
             choices,
             surroundings: serde_json::to_value(source)
                 .map_err(|error| Fault::new(codes::RUN_BUG, "write the configuration down").because(error))?,
@@ -362,24 +381,6 @@ impl Recover {
         Ok(Wish { at, point, allow_suspicious: self.allow_suspicious })
     }
 
-    fn crew(&self, config: &Config, plan: &RecoveryPlan, repo: &Arc<Repo>) -> Result<Crew> {
-        let mut actors = BTreeMap::new();
-        for choice in &plan.choices {
-            let found = config.components.iter().find(|one| one.id == choice.component);
-            let Some(configured) = found.filter(|one| one.kind() == choice.kind) else {
-                let what = format!("recover `{}`: the configuration has no such {}", choice.component, choice.kind);
-                return Err(Fault::new(codes::RECOVER_CONFIG, what)
-                    .hint("use the configuration in the repository with --from URL, or leave it out with --only"));
-            };
-            let component = components::of_config(configured, &config.stack.name, &[], &Wishes::default())?;
-            let commands = commands(&configured.recover);
-            let rto_seconds = configured.objective.rto_seconds;
-            actors.insert(choice.component.clone(), Actor { component, commands, rto_seconds });
-        }
-        let (repository, runner) = (Arc::clone(repo) as _, wire::containers::hook_runner(Some(config)));
-        Ok(Crew { repository, runner, actors, stack: commands(&config.recover), jobs: self.jobs })
-    }
-
     /// What stands in the way; servers that have to answer and do not are needs.
     fn look(
         &self,
@@ -423,15 +424,6 @@ fn chosen(plan: &RecoveryPlan) -> Vec<ComponentId> {
 fn shown(plan: &RecoveryPlan) -> serde_json::Value {
     let plan = RecoveryPlan { surroundings: serde_json::Value::Null, ..plan.clone() };
     serde_json::to_value(plan).unwrap_or_default()
-}
-
-fn commands(recover: &rekindle_config::Recover) -> Commands {
-    let timeout = recover.timeout.unwrap_or(COMMAND_MAX);
-    let all = |commands: &[rekindle_config::Command]| {
-        let one = |command: &rekindle_config::Command| Hook { command: command.argv.clone(), timeout, container: None };
-        commands.iter().map(one).collect()
-    };
-    Commands { stop: all(&recover.stop), start: all(&recover.start), ready: recover.ready.unwrap_or(READY_MAX) }
 }
 
 /// `2026-01-31T14:30:00Z`, or without a zone, by the clock of this host.

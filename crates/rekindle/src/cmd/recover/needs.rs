@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rekindle_config::{Config, Kind, references};
 use rekindle_core::manifest::ComponentRecord;
+use rekindle_core::wal::BaseBackup;
 use rekindle_core::{ComponentId, Fault, codes};
 use serde::Serialize;
 
@@ -91,14 +92,7 @@ pub(super) fn programs(config: &Config, record: &ComponentRecord) -> Vec<Need> {
         )
     };
     match &configured.kind {
-        Kind::Postgres(_) if is_base(record) => vec![need(
-            format!("`{}` is a base backup and comes back to its own end: recover does not replay the log", record.id),
-            format!(
-                "for the exact moment: --only the other components, and rekindle restore {} --at TIME --in-place",
-                record.id
-            ),
-            false,
-        )],
+        Kind::Postgres(postgres) if is_base(record) => base(record, postgres.bin_dir.as_deref()).into_iter().collect(),
         Kind::Postgres(postgres) => {
             let number = record.details.pointer("/server/version_number").and_then(serde_json::Value::as_u64);
             let major = number.map_or(0, |number| number / 10_000);
@@ -141,6 +135,26 @@ pub(super) fn programs(config: &Config, record: &ComponentRecord) -> Vec<Need> {
         }
         Kind::Redis(_) | Kind::Files(_) => Vec::new(),
     }
+}
+
+/// A base backup is replayed by a server of its own major version.
+fn base(record: &ComponentRecord, bin_dir: Option<&Path>) -> Option<Need> {
+    let base = BaseBackup::of(&record.details)?.ok()?;
+    let major = base.server_version / 10_000;
+    let usual = [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/pgsql-{major}/bin")];
+    let folders = usual.iter().map(Path::new).chain(bin_dir);
+    // Elsewhere it is found by its version when it is started.
+    if is_there("postgres", None) || folders.into_iter().any(|folder| folder.join("postgres").is_file()) {
+        return None;
+    }
+    Some(Need {
+        component: Some(record.id.clone()),
+        what: format!("`postgres` {major}, which replays the log of `{}`", record.id),
+        remedy: format!(
+            "apt install postgresql-{major} (Debian), or dnf install postgresql{major}-server (RPM of postgresql.org)"
+        ),
+        required: true,
+    })
 }
 
 /// A server that has to answer before the recovery begins, and does not.

@@ -3,10 +3,14 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use rekindle_config::Config;
+use rekindle_core::port::Recovery;
+use rekindle_core::proof_record::{self, Outcome, ProofRecord};
+use rekindle_core::timeline::Stop;
 use rekindle_core::{Fault, codes};
-use rekindle_engine::recover::{Choice, Do, Entry, RecoveredComponent, RecoveryPlan, RecoveryReport};
+use rekindle_engine::recover::{Choice, Do, Entry, RecoveredComponent, RecoveryPlan, RecoveryReport, Replay, Step};
 
-use super::configuration::Source;
+use super::Prepared;
 use super::needs::Need;
 use super::state::Read;
 use crate::human;
@@ -22,11 +26,12 @@ pub(super) fn tell(session: &Session, text: &str) {
 }
 
 // Writing into a `String` cannot fail.
-pub(super) fn plan(plan: &RecoveryPlan, source: &Source, differences: Option<&str>, needs: &[Need]) -> String {
+pub(super) fn plan(prepared: &Prepared, needs: &[Need]) -> String {
+    let Prepared { plan, source, .. } = prepared;
     let moment =
         plan.at.map_or_else(|| "the newest state".to_owned(), |at| format!("the state of {}", human::time(at)));
     let mut text = format!("recover `{}` of {} to {moment}\nconfiguration: {}\n", plan.stack, plan.host, source.origin);
-    if let Some(differences) = differences {
+    if let Some(differences) = &prepared.differences {
         let _ = write!(text, "\nIt differs from the configuration of this host (-), which is not used:\n{differences}");
     }
     let rows: Vec<Vec<String>> = plan
@@ -53,6 +58,9 @@ pub(super) fn plan(plan: &RecoveryPlan, source: &Source, differences: Option<&st
         if let Some(why) = &one.passed_over {
             let _ = writeln!(text, "ATTENTION: {}: a newer point is not used: {why}", one.component);
         }
+        if let Some(recovery) = prepared.recoveries.get(&one.component) {
+            replayed(one, recovery, &mut text);
+        }
     }
     text.push_str("\nsteps:\n");
     for (number, step) in plan.steps.iter().enumerate() {
@@ -60,19 +68,68 @@ pub(super) fn plan(plan: &RecoveryPlan, source: &Source, differences: Option<&st
         let forecast = step.forecast_ms.map_or_else(String::new, |ms| format!("  (about {})", human::millis(ms)));
         let _ = writeln!(text, "  {:>2}. {} {of}{forecast}", number + 1, step.act.as_str());
     }
-    let total: Option<u64> =
-        plan.steps.iter().filter(|step| matches!(step.act, Do::Restore | Do::Check)).map(|step| step.forecast_ms).sum();
-    match total {
-        Some(ms) => {
-            let _ = writeln!(text, "forecast, from earlier recoveries on this host: {}", human::millis(ms));
-        }
-        None => text.push_str("forecast: none, no recovery of all of it was measured on this host\n"),
-    }
+    forecasts(plan, &prepared.config, &mut text);
     for need in needs {
         let word = if need.required { "MISSING" } else { "note" };
         let _ = writeln!(text, "\n{word}: {}\n  {}", need.what, need.remedy);
     }
     text
+}
+
+/// How far a base backup is brought.
+fn replayed(one: &Choice, recovery: &Recovery, text: &mut String) {
+    let (plan, id) = (&recovery.plan, &one.component);
+    let target = match one.replay {
+        Some(Replay::Moment(at)) => format!("exactly {at}"),
+        Some(Replay::End) if plan.target.stop == Stop::Latest => match plan.ends.newest_commit {
+            Some(commit) => format!("the end of the log; its newest commit is of {}", commit.at),
+            None => "the end of the log".to_owned(),
+        },
+        _ => "its own end, and not further".to_owned(),
+    };
+    let _ = writeln!(
+        text,
+        "{id}: the base backup of {} is brought to {target}; {} segments are replayed",
+        human::time(plan.base.stopped),
+        plan.chain.segments.len()
+    );
+    if one.before_suspicious && one.replay == Some(Replay::Itself) {
+        let _ = writeln!(
+            text,
+            "ATTENTION: {id}: the log leads on to what is suspicious and is not replayed: --at TIME stops in between, \
+             --allow-suspicious goes to its end"
+        );
+    }
+}
+
+/// The sum, and components that will probably miss their objective.
+fn forecasts(plan: &RecoveryPlan, config: &Config, text: &mut String) {
+    let measured = |step: &&Step| matches!(step.act, Do::Restore | Do::Check);
+    let total: Option<u64> = plan.steps.iter().filter(measured).map(|step| step.forecast_ms).sum();
+    let bytes: u64 = plan.choices.iter().map(|one| one.bytes).sum();
+    match total {
+        Some(ms) => {
+            let rate = u128::from(bytes) * 1000 / u128::from(ms.max(1));
+            let rate = human::bytes(u64::try_from(rate).unwrap_or(u64::MAX));
+            let _ = writeln!(
+                text,
+                "forecast, from earlier recoveries and drills: {} for {} ({rate} a second)",
+                human::millis(ms),
+                human::bytes(bytes)
+            );
+        }
+        None => text.push_str("forecast: none, no recovery or drill of all of it was measured\n"),
+    }
+    for one in &config.components {
+        let of_it = |step: &&Step| step.component.as_ref() == Some(&one.id) && measured(step);
+        let expected: Option<u64> = plan.steps.iter().filter(of_it).map(|step| step.forecast_ms).sum();
+        if let (Some(rto), Some(ms)) = (one.objective.rto_seconds, expected)
+            && ms > rto.saturating_mul(1000)
+        {
+            let (id, rto, ms) = (&one.id, human::seconds(rto), human::millis(ms));
+            let _ = writeln!(text, "ATTENTION: {id}: about {ms} are expected, its objective `rto` is {rto}");
+        }
+    }
 }
 
 /// What is done already.
@@ -106,6 +163,24 @@ pub(super) fn forecast(journals: &[Read], choice: &Choice, act: Do) -> Option<u6
         // A smaller one still takes its fixed time.
         u64::try_from(scaled.max(u128::from(took / 2))).ok()
     })
+}
+
+/// The same from drills, wherever they ran.
+pub(super) fn forecast_of_drills(proofs: &[ProofRecord], stack: &str, choice: &Choice, act: Do) -> Option<u64> {
+    match act {
+        Do::Restore => {
+            let expected = proof_record::forecast(proofs, stack, &choice.component, choice.bytes)?;
+            Some(expected.seconds.saturating_mul(1000))
+        }
+        Do::Check => {
+            let mut passed = proof_record::drills(proofs, stack, &choice.component)
+                .rev()
+                .filter(|(_, found)| found.outcome == Outcome::Passed);
+            let (_, newest) = passed.next()?;
+            newest.steps.iter().find(|step| step.name == "check").map(|step| step.elapsed_ms)
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn answer(report: &RecoveryReport, note: &str) -> Answer {

@@ -18,7 +18,7 @@ use rekindle_core::port::{
 use rekindle_core::proof_record::{ComponentProof, Outcome};
 use rekindle_core::sandbox::{Opened, Proved, Sandbox};
 use rekindle_core::{Cancel, ComponentId, PointId, Result, RunId, Secret};
-use rekindle_engine::drill::{DrillItem, DrillPlan, drill, exit_code};
+use rekindle_engine::drill::{DrillItem, DrillPlan, Way, drill, exit_code};
 use rekindle_repo::{Repo, RepoOptions};
 use rekindle_sources::hook::ProcessHooks;
 use rekindle_sources::postgres::PostgresSandbox;
@@ -235,7 +235,7 @@ impl Bench {
         let point = RecoveryPoint::stored(point.id().clone(), point.time(), manifest);
         let plan = DrillPlan {
             point,
-            items: vec![DrillItem { sandbox: sandbox(self.site()), objective }],
+            items: vec![DrillItem { sandbox: sandbox(self.site()), objective, way: Way::Captured }],
             timeout: Duration::from_mins(5),
             jobs: 1,
             guarantees: Vec::new(),

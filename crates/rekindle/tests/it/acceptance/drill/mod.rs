@@ -3,6 +3,7 @@
 mod catches;
 mod faults;
 mod peek;
+mod physical;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
