@@ -80,9 +80,10 @@ async fn work(
     let (session, points, previous) = open_session(repository, &plan, options, context).await?;
     let mut draft = Draft::new(plan.stack.clone(), plan.host.clone(), context.run.clone(), started);
     let outcomes = run_components(&plan, &session, &runner, previous, context).await;
-    let (mut reports, mut first, mut hook_faults) = (Vec::new(), None, Vec::new());
+    let (mut reports, mut first, mut hook_faults, mut told) = (Vec::new(), None, Vec::new(), Vec::new());
     for outcome in outcomes {
         reports.push(component_report(&outcome));
+        told.extend(outcome.told);
         hook_faults.extend(outcome.hook_faults);
         match outcome.result {
             Ok(part) => draft.add(part),
@@ -102,7 +103,8 @@ async fn work(
     for fault in &hook_faults {
         context.monitor.problem("hooks", fault);
     }
-    Ok(report(&point, plan.stack, reports, &hook_faults, options, context))
+    told.extend(hook_faults.iter().map(Problem::from));
+    Ok(report(&point, plan.stack, reports, told, options, context))
 }
 
 async fn open_session(
@@ -202,6 +204,7 @@ async fn collect(mut running: JoinSet<Outcome>, plan: &BackupPlan) -> Vec<Outcom
                     .hint("report this as a bug, with the log of the run")),
                 elapsed_ms: 0,
                 hook_faults: Vec::new(),
+                told: Vec::new(),
             });
         }
     }
@@ -265,7 +268,7 @@ fn report(
     point: &RecoveryPoint,
     stack: String,
     mut components: Vec<ComponentReport>,
-    hook_faults: &[Fault],
+    problems: Vec<Problem>,
     options: &BackupOptions,
     context: &RunContext,
 ) -> BackupReport {
@@ -286,6 +289,6 @@ fn report(
         skew_exceeded: limit.is_some_and(|limit| manifest.skew_ms > limit),
         components,
         suspicions: manifest.suspicions.clone(),
-        problems: hook_faults.iter().map(Problem::from).collect(),
+        problems,
     }
 }

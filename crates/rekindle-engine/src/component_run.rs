@@ -1,14 +1,15 @@
 //! One component of a backup: hooks, begin, store, finish, join.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rekindle_core::port::{Capture, HookRunner, Previous, Reuse, RunContext, WriteSession};
+use rekindle_core::port::{Capture, HookRunner, Monitor, Previous, Reuse, RunContext, WriteSession};
 use rekindle_core::proof::{Part, StoredPart};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
 use tokio::sync::oneshot;
 
 use crate::hooks::{self, HookContext};
 use crate::plan::Planned;
+use crate::report::Problem;
 
 /// What became of one component.
 pub(crate) struct Outcome {
@@ -18,6 +19,33 @@ pub(crate) struct Outcome {
     pub(crate) elapsed_ms: u64,
     /// After and on-error hooks that failed.
     pub(crate) hook_faults: Vec<Fault>,
+    /// What the capture told without failing of it.
+    pub(crate) told: Vec<Problem>,
+}
+
+/// Passes everything on and remembers the problems, so that they stand in the report too.
+struct Remembering {
+    inner: Arc<dyn Monitor>,
+    told: Mutex<Vec<Problem>>,
+}
+
+impl Monitor for Remembering {
+    fn phase(&self, scope: &str, phase: &str) {
+        self.inner.phase(scope, phase);
+    }
+
+    fn expect(&self, scope: &str, entries: Option<u64>, bytes: Option<u64>) {
+        self.inner.expect(scope, entries, bytes);
+    }
+
+    fn advance(&self, scope: &str, entries: u64, bytes: u64) {
+        self.inner.advance(scope, entries, bytes);
+    }
+
+    fn problem(&self, scope: &str, fault: &Fault) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(Problem::from(fault));
+        self.inner.problem(scope, fault);
+    }
 }
 
 /// What one component needs from its run.
@@ -34,7 +62,7 @@ pub(crate) struct Job {
 }
 
 /// Runs one component to its end. Never panics through: a panicking adapter is an error.
-pub(crate) async fn run(job: Job) -> Outcome {
+pub(crate) async fn run(mut job: Job) -> Outcome {
     let started = job.context.clock.now();
     let component = Arc::clone(&job.planned.component);
     let (id, kind) = (component.id().clone(), component.kind());
@@ -42,6 +70,8 @@ pub(crate) async fn run(job: Job) -> Outcome {
         HookContext { run: job.context.run.clone(), stack: job.stack.clone(), component: Some(id.clone()) };
     let hooks = job.planned.hooks.clone();
     let (runner, context) = (Arc::clone(&job.runner), job.context.clone());
+    let remembering = Arc::new(Remembering { inner: Arc::clone(&context.monitor), told: Mutex::default() });
+    job.context.monitor = Arc::<Remembering>::clone(&remembering) as _;
     let result = match hooks::before(&*runner, &hooks.before, &hook_context).await {
         Ok(()) => capture(job).await,
         Err(fault) => Err(fault),
@@ -53,7 +83,8 @@ pub(crate) async fn run(job: Job) -> Outcome {
     }
     let hook_faults = hooks::closing(&*runner, &hooks.on_error, &hooks.after, &hook_context, error).await;
     let elapsed = context.clock.now().duration_since(started).as_millis();
-    Outcome { id, kind, result, elapsed_ms: u64::try_from(elapsed).unwrap_or(0), hook_faults }
+    let told = std::mem::take(&mut *remembering.told.lock().unwrap_or_else(PoisonError::into_inner));
+    Outcome { id, kind, result, elapsed_ms: u64::try_from(elapsed).unwrap_or(0), hook_faults, told }
 }
 
 async fn capture(job: Job) -> Result<Part> {

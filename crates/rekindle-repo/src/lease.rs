@@ -137,13 +137,19 @@ fn numbers(repo: &Repo, name: &str) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// `None` when it is gone, or is no lease (its time has no meaning then).
+/// `None` only when it is gone. What cannot be read may be the lease of a newer program: whoever wants
+/// it must not take that for a free one.
 fn read(repo: &Repo, name: &str) -> Result<Option<LeaseFile>> {
     let Some(plain) = open(repo, name)? else {
         return Ok(None);
     };
-    let file: Option<LeaseFile> = serde_json::from_slice(&plain).ok();
-    Ok(file.filter(|file| file.name == name))
+    let doubt = |why: String| {
+        Fault::new(codes::REPO_DAMAGED, format!("read `{name}`"))
+            .because(why)
+            .hint("if no program works on the repository, remove this object by hand")
+    };
+    let file: LeaseFile = serde_json::from_slice(&plain).map_err(|error| doubt(format!("it is no lease: {error}")))?;
+    if file.name == name { Ok(Some(file)) } else { Err(doubt(format!("it was stored as `{}`", file.name))) }
 }
 
 fn open(repo: &Repo, name: &str) -> Result<Option<Vec<u8>>> {

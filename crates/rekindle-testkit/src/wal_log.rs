@@ -137,6 +137,7 @@ impl WalLog for MemoryLog {
             cluster: self.cluster,
             segments: held.segments.iter().map(|(name, bytes)| (*name, sealed(bytes))).collect(),
             tails: held.tails.iter().map(|(name, bytes)| (*name, u32::try_from(bytes.len()).unwrap_or(0))).collect(),
+            tails_at: BTreeMap::new(),
             left_tails: BTreeSet::new(),
             histories: held.histories.keys().copied().collect(),
             gaps: held.gaps.clone(),
@@ -162,6 +163,10 @@ impl WalLog for MemoryLog {
     }
 
     fn remove(&self, _: &[SegmentName]) -> Result<()> {
+        Err(not_here())
+    }
+
+    fn remove_tails(&self, _: &[SegmentName]) -> Result<()> {
         Err(not_here())
     }
 }

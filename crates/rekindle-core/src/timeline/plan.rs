@@ -139,6 +139,7 @@ pub(super) fn log_of(cluster: Cluster, logs: &[ClusterLog]) -> Result<ClusterLog
                 cluster,
                 segments: BTreeMap::new(),
                 tails: BTreeMap::new(),
+                tails_at: BTreeMap::new(),
                 left_tails: BTreeSet::new(),
                 histories: BTreeSet::new(),
                 gaps: Vec::new(),

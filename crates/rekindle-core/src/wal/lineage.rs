@@ -133,6 +133,7 @@ pub(super) mod sample {
             cluster: Cluster { system: SystemId(1), segment_size: SegmentSize::DEFAULT },
             segments: BTreeMap::new(),
             tails: BTreeMap::new(),
+            tails_at: BTreeMap::new(),
             left_tails: BTreeSet::new(),
             histories: BTreeSet::new(),
             gaps: Vec::new(),

@@ -89,6 +89,8 @@ pub struct Inventory {
     /// Segments that have tail parts and are not sealed, with the bytes from their start that are
     /// there without a hole.
     pub tails: BTreeMap<SegmentName, u32>,
+    /// When the newest part of each of these tails was written, by the clock of the storage.
+    pub tails_at: BTreeMap<SegmentName, jiff::Timestamp>,
     /// Sealed segments whose tail parts have not been dropped yet.
     pub left_tails: BTreeSet<SegmentName>,
     /// Timelines whose history file is there.
@@ -159,4 +161,7 @@ pub trait WalLog: Send + Sync {
     /// Removes sealed segments (and left-over tails) that nobody needs any more. Only retention
     /// calls this.
     fn remove(&self, segments: &[SegmentName]) -> Result<()>;
+    /// Removes the tails of segments that will never be sealed and that nobody needs any more; a
+    /// segment that was sealed meanwhile stays. Only retention calls this.
+    fn remove_tails(&self, segments: &[SegmentName]) -> Result<()>;
 }

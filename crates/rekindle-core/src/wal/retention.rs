@@ -9,7 +9,7 @@
 use serde::Serialize;
 
 use super::lineage::{self, Lineage};
-use super::{BaseBackup, Inventory, Lsn, SegmentName, SegmentNumber, Timeline};
+use super::{BaseBackup, Hold, Inventory, Lsn, SegmentName, SegmentNumber, Timeline};
 
 /// Clocks of several hosts may differ by this much.
 const CLOCK_TOLERANCE_SECONDS: i64 = 15 * 60;
@@ -51,6 +51,10 @@ pub struct WalPlan {
     pub young: u64,
     /// Segments of timelines whose history is not known.
     pub unknown: u64,
+    /// Tails that nobody needs and to which nothing was added for long: of timelines that were left.
+    pub tails: Vec<SegmentName>,
+    /// Holds that expired long ago.
+    pub expired: Vec<Hold>,
     /// The oldest position that is needed, and by whom, for each timeline.
     pub from: Vec<(Timeline, Lsn, String)>,
 }
@@ -80,8 +84,8 @@ pub fn plan_wal(
         return Err(WalRefusal::NotCovered { base: name.clone() });
     }
     let age = |at: jiff::Timestamp| now.duration_since(at).as_secs();
-    let mut stored = inventory.segments.values().filter_map(|sealed| sealed.stored_at);
-    if stored.any(|at| age(at) < -CLOCK_TOLERANCE_SECONDS) {
+    let sealed = inventory.segments.values().filter_map(|sealed| sealed.stored_at);
+    if sealed.chain(inventory.tails_at.values().copied()).any(|at| age(at) < -CLOCK_TOLERANCE_SECONDS) {
         return Err(WalRefusal::FromTheFuture);
     }
     let mut needs: Vec<Need> = bases.iter().flat_map(|(name, base)| needs_of(base, name)).collect();
@@ -100,6 +104,11 @@ pub fn plan_wal(
             plan.remove.push(Removal { segment: *segment, stored_bytes: sealed.stored_bytes });
         }
     }
+    let old_tail = |segment: &SegmentName| inventory.tails_at.get(segment).is_some_and(|at| age(*at) >= grace_seconds);
+    let free = |segment: &SegmentName| lines.knows(segment.timeline) && !marks.iter().any(|mark| mark.holds(*segment));
+    plan.tails = inventory.tails.keys().filter(|segment| free(segment) && old_tail(segment)).copied().collect();
+    let long_ago = grace_seconds.max(CLOCK_TOLERANCE_SECONDS);
+    plan.expired = inventory.holds.iter().filter(|hold| age(hold.until) >= long_ago).cloned().collect();
     Ok(plan)
 }
 

@@ -85,6 +85,35 @@ fn holds_unknown_histories_and_doubt_keep_wal() {
 }
 
 #[test]
+fn old_tails_of_left_timelines_and_old_holds_go() {
+    let mut log = sample::inventory();
+    sample::seal(&mut log, 1, 1..=7);
+    sample::seal(&mut log, 2, 7..=9);
+    let open = |timeline, number| SegmentName { timeline: Timeline(timeline), number: SegmentNumber(number) };
+    let hours = |hours| now() - jiff::SignedDuration::from_hours(hours);
+    for (segment, age) in [(open(1, 8), 50), (open(2, 10), 50), (open(3, 4), 50), (open(1, 9), 2)] {
+        log.tails.insert(segment, 8192);
+        log.tails_at.insert(segment, hours(age));
+    }
+    log.tails.insert(open(1, 10), 8192);
+    for (id, until) in [("old", hours(30)), ("new", hours(2))] {
+        let (id, why) = (id.to_owned(), "recovery".to_owned());
+        log.holds.push(Hold { id, timeline: Timeline(2), from: sample::lsn(8, 0), why, until });
+    }
+    let lines = sample::lineage(&[(2, &[(1, sample::lsn(7, 500))])]);
+    let sweep = |base: BaseBackup| {
+        let plan = plan_wal(&log, &lines, &[("a".to_owned(), base)], now(), GRACE_SECONDS).unwrap();
+        assert_eq!(plan.expired.iter().map(|hold| hold.id.as_str()).collect::<Vec<_>>(), ["old"]);
+        plan.tails
+    };
+    // The newest base is on timeline 2: what timeline 1 wrote after it was left is nobody's; timeline 3 is
+    // unknown, one tail is young, and of one the age is not known.
+    assert_eq!(sweep(base(2, sample::lsn(8, 40), sample::lsn(8, 900))), [open(1, 8)]);
+    // A base on timeline 1 may still be brought to the end of that line.
+    assert_eq!(sweep(base(1, sample::lsn(6, 40), sample::lsn(6, 900))), []);
+}
+
+#[test]
 fn clocks_in_doubt_and_young_segments() {
     let mut log = sample::inventory();
     sample::seal(&mut log, 1, 1..=9);

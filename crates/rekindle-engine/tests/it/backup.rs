@@ -54,6 +54,11 @@ async fn whatever_fails_is_missing_and_named() {
         let repository = FakeRepository::default();
         let report = run(&repository, [Fail::Never, Fail::Never, fail]).await.unwrap();
         assert_eq!((report.state, report.exit_code()), (Completeness::Partial, 3), "{fail:?}");
+        // What letting go of it told stands in the report as well.
+        let told: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
+        let aborted = repository.log.lines().iter().any(|line| line == "abort database");
+        assert_eq!(told, if aborted { &["leave nothing behind"][..] } else { &[] }, "{fail:?}");
+        assert_eq!(aborted, matches!(fail, Fail::Stream | Fail::Close), "{fail:?}");
         let points = repository.points.lock().unwrap();
         let manifest = points[0].manifest();
         assert_eq!(manifest.missing.len(), 1, "{fail:?}");

@@ -128,6 +128,7 @@ struct FakeCapture {
     fail: Fail,
     log: Log,
     witness: Witness,
+    context: RunContext,
 }
 
 #[async_trait]
@@ -158,6 +159,7 @@ impl Capture for FakeCapture {
 
     async fn abort(self: Box<Self>) {
         self.log.add(format!("abort {}", self.id));
+        self.context.monitor.problem(self.id.as_str(), &fault("leave nothing behind"));
     }
 }
 
@@ -175,7 +177,7 @@ impl Component for FakeComponent {
         Ok(Vec::new())
     }
 
-    async fn begin(&self, _: &RunContext) -> Result<Box<dyn Capture>> {
+    async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>> {
         // Lets whoever should come later overtake, if the order is not kept.
         if self.kind == ComponentKind::Postgres {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -190,6 +192,7 @@ impl Component for FakeComponent {
             fail: self.fail,
             log: self.log.clone(),
             witness: Witness::new(),
+            context: context.clone(),
         }))
     }
 

@@ -16,6 +16,7 @@ pub(super) fn take(shelf: &Shelf<'_>, cluster: Cluster) -> Result<Inventory> {
     let holds = lease::holds(shelf.repo, cluster.system)?;
     let mut segments = BTreeMap::new();
     let mut pieces: BTreeMap<SegmentName, Pieces> = BTreeMap::new();
+    let mut written: BTreeMap<SegmentName, jiff::Timestamp> = BTreeMap::new();
     let (mut histories, mut gaps) = (BTreeSet::new(), Vec::new());
     for meta in shelf.repo.store().list(&folder(cluster.system))? {
         let Some(name) = Name::parse_sized(meta.key.as_str(), cluster.segment_size) else {
@@ -30,7 +31,12 @@ pub(super) fn take(shelf: &Shelf<'_>, cluster: Cluster) -> Result<Inventory> {
             Name::File(_, WalFile::History(timeline), _) => {
                 histories.insert(timeline);
             }
-            Name::Tail { segment, from, to, .. } => tail::add(pieces.entry(segment).or_default(), from, to),
+            Name::Tail { segment, from, to, .. } => {
+                tail::add(pieces.entry(segment).or_default(), from, to);
+                if let Some(at) = meta.modified {
+                    written.entry(segment).and_modify(|known| *known = at.max(*known)).or_insert(at);
+                }
+            }
             Name::Gap { .. } => {
                 let gap: Gap = shelf.record(&name)?.ok_or_else(|| vanished(&name))?;
                 gaps.push(gap);
@@ -40,6 +46,8 @@ pub(super) fn take(shelf: &Shelf<'_>, cluster: Cluster) -> Result<Inventory> {
     }
     let left_tails = pieces.keys().filter(|segment| segments.contains_key(segment)).copied().collect();
     let open = pieces.iter().filter(|(segment, _)| !segments.contains_key(segment));
-    let tails = open.map(|(segment, pieces)| (*segment, tail::reach(pieces))).filter(|(_, reach)| *reach > 0).collect();
-    Ok(Inventory { cluster, segments, tails, left_tails, histories, gaps, holds })
+    let tails: BTreeMap<SegmentName, u32> =
+        open.map(|(segment, pieces)| (*segment, tail::reach(pieces))).filter(|(_, reach)| *reach > 0).collect();
+    let tails_at = written.into_iter().filter(|(segment, _)| tails.contains_key(segment)).collect();
+    Ok(Inventory { cluster, segments, tails, tails_at, left_tails, histories, gaps, holds })
 }

@@ -72,11 +72,28 @@ impl Log {
         self.repo.store().delete(&name.key()?)
     }
 
+    fn remove_pieces(&self, segment: SegmentName) -> Result<()> {
+        self.pieces(segment)?.into_iter().try_for_each(|(from, to)| self.delete(&self.piece(segment, from, to)))
+    }
+
     fn remove_one(&self, segment: SegmentName) -> Result<()> {
-        for (from, to) in self.pieces(segment)? {
-            self.delete(&self.piece(segment, from, to))?;
-        }
+        self.remove_pieces(segment)?;
         self.delete(&self.file(WalFile::Segment(segment)))
+    }
+
+    /// Removes many things, alone in the repository.
+    fn remove_all(
+        &self,
+        segments: &[SegmentName],
+        remove: impl Fn(SegmentName) -> Result<()> + Send + Sync,
+    ) -> Result<()> {
+        let lease = Lease::acquire(&self.repo, &self.clock, &format!("wal-sweep-{}", self.cluster.system))?;
+        let removed: Result<()> = segments.chunks(parallel::waiters() * 8).try_for_each(|portion| {
+            lease.renew()?;
+            parallel::map(portion, parallel::waiters(), |segment| remove(*segment)).into_iter().collect()
+        });
+        let released = lease.release();
+        removed.and(released)
     }
 }
 
@@ -126,10 +143,7 @@ impl WalLog for Log {
             let file = segment.file(self.cluster.segment_size);
             return Err(Fault::new(codes::RUN_BUG, format!("drop the tail of `{file}`, which is not sealed")));
         }
-        for (from, to) in self.pieces(segment)? {
-            self.delete(&self.piece(segment, from, to))?;
-        }
-        Ok(())
+        self.remove_pieces(segment)
     }
 
     fn put_history(&self, timeline: Timeline, bytes: &[u8]) -> Result<Put> {
@@ -217,13 +231,11 @@ impl WalLog for Log {
     }
 
     fn remove(&self, segments: &[SegmentName]) -> Result<()> {
-        let lease = Lease::acquire(&self.repo, &self.clock, &format!("wal-sweep-{}", self.cluster.system))?;
-        let removed: Result<()> = segments.chunks(parallel::waiters() * 8).try_for_each(|portion| {
-            lease.renew()?;
-            parallel::map(portion, parallel::waiters(), |segment| self.remove_one(*segment)).into_iter().collect()
-        });
-        let released = lease.release();
-        removed.and(released)
+        self.remove_all(segments, |segment| self.remove_one(segment))
+    }
+
+    fn remove_tails(&self, segments: &[SegmentName]) -> Result<()> {
+        self.remove_all(segments, |segment| self.remove_pieces(segment))
     }
 }
 

@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(crate) struct Place {
     directory: tempfile::TempDir,
     variables: Vec<(String, String)>,
+    /// The program and the user who runs it, where they are not the tests' own.
+    other: Option<(PathBuf, u32, u32)>,
 }
 
 /// How a run ended.
@@ -21,7 +23,7 @@ pub(crate) struct Ended {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), variables: Vec::new() }
+        Self { directory: tempfile::tempdir().unwrap(), variables: Vec::new(), other: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -31,6 +33,15 @@ impl Place {
     /// A variable for every later run.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Every later run is that of another user, of a copy of the program that this user reaches.
+    pub(crate) fn run_as(&mut self, program: PathBuf, uid: u32, gid: u32) {
+        self.other = Some((program, uid, gid));
+    }
+
+    pub(crate) fn is_run_as_another(&self) -> bool {
+        self.other.is_some()
     }
 
     /// Writes a file below the directory, readable for its owner only.
@@ -49,7 +60,15 @@ impl Place {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
+        let mut command = match &self.other {
+            None => Command::new(env!("CARGO_BIN_EXE_rekindle")),
+            Some((program, uid, gid)) => {
+                let mut command = Command::new(program);
+                std::os::unix::process::CommandExt::uid(&mut command, *uid);
+                std::os::unix::process::CommandExt::gid(&mut command, *gid);
+                command
+            }
+        };
         command
             .args(arguments)
             .current_dir(self.path())

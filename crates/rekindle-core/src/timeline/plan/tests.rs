@@ -47,6 +47,7 @@ fn log(segments: impl IntoIterator<Item = SegmentName>) -> ClusterLog {
         cluster: cluster(),
         segments: segments.into_iter().map(|name| (name, SEALED)).collect(),
         tails: BTreeMap::new(),
+        tails_at: BTreeMap::new(),
         left_tails: BTreeSet::new(),
         histories: BTreeSet::new(),
         gaps: Vec::new(),

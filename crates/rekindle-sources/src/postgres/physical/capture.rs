@@ -318,19 +318,38 @@ impl PhysicalCapture {
     /// should.
     fn give_up(&self) -> impl FnOnce() + Send + 'static {
         let (held, server) = (self.log.clone(), self.server.clone());
+        let (monitor, id) = (Arc::clone(&self.context.monitor), self.id.clone());
         let slot = (self.slot == SlotFound::Created).then(|| self.options.slot.clone());
         move || {
             if let Some(held) = held {
                 // It expires by itself otherwise.
                 let _ = held.log.release(&held.hold);
             }
-            if let Some(slot) = slot
-                && let Ok(mut session) = Replication::connect(&server, &Cancel::new())
-            {
-                let _ = session.drop_idle_slot(&slot);
+            if let Some(slot) = slot {
+                let dropped =
+                    Replication::connect(&server, &Cancel::new()).and_then(|mut session| session.drop_idle_slot(&slot));
+                if let Err(fault) = dropped.or_else(used_or_gone) {
+                    monitor.problem(id.as_str(), &left_behind(&slot, &fault));
+                }
             }
         }
     }
+}
+
+/// A receiver that took the slot over meanwhile keeps it, and one that is gone needs no dropping.
+fn used_or_gone(fault: Fault) -> Result<()> {
+    let fine = server_error(&fault).is_some_and(|error| error.is_in_use() || error.is_absent());
+    if fine { Ok(()) } else { Err(fault) }
+}
+
+/// A slot that this run made and could not take back: somebody has to know.
+fn left_behind(slot: &SlotName, fault: &Fault) -> Fault {
+    Fault::new(codes::PG_REPLICATION, format!("drop the replication slot `{slot}` that this backup made"))
+        .because(format!("{}; the server keeps WAL for it without end", fault.chain()))
+        .hint(format!(
+            "a slot that nobody reads fills the server's disk: start `rekindle wal stream`, or SELECT \
+             pg_drop_replication_slot('{slot}')"
+        ))
 }
 
 /// Pages that the server found damaged. It says the sum only when there are several, as a text

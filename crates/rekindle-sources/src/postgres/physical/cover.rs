@@ -81,6 +81,7 @@ mod tests {
             cluster: Cluster { system: SystemId(1), segment_size: SIZE },
             segments: files.iter().map(|file| (SegmentName::parse(file, SIZE).unwrap(), sealed)).collect(),
             tails: BTreeMap::new(),
+            tails_at: BTreeMap::new(),
             left_tails: BTreeSet::new(),
             histories: BTreeSet::new(),
             gaps: Vec::new(),

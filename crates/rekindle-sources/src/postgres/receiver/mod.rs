@@ -24,7 +24,7 @@ use rekindle_core::{Cancel, Class, Fault, Result, codes};
 
 use super::replication::{ReplicationOptions, server_error};
 
-pub use watch::{ArchiverFacts, ServerFacts, SlotFacts, server_facts, warnings};
+pub use watch::{ArchiverFacts, ServerFacts, SlotFacts, left_timeline, server_facts, warnings};
 
 /// Tries to get a busy slot before a receiver that has just been started gives up.
 const BUSY_TRIES_MAX: u32 = 4;
@@ -113,6 +113,8 @@ struct Memory {
     served: bool,
     /// The last session moved something.
     moved: bool,
+    /// What was said last about timelines: once is enough.
+    warned: Option<String>,
 }
 
 impl Receiver {

@@ -5,7 +5,7 @@ use rekindle_core::wal::{Cluster, Gap, History, Lsn, SegmentNumber, Timeline, Wa
 use rekindle_core::{Cancel, Fault, Result, codes};
 
 use super::resume::{Start, resume};
-use super::{Ended, Memory, Receiver, slot_fault, stream};
+use super::{Ended, Memory, Receiver, left_timeline, slot_fault, stream};
 use crate::postgres::replication::{Replication, ServerError, Slot, server_error};
 
 /// One session with the server, from connecting to its end.
@@ -24,6 +24,11 @@ pub(super) fn session(receiver: &Receiver, cancel: &Cancel, memory: &mut Memory)
     for segment in &inventory.left_tails {
         log.drop_tail(*segment)?;
     }
+    let left = left_timeline(&inventory, identity.timeline);
+    if let Some(text) = left.as_ref().filter(|_| memory.warned != left) {
+        receiver.listener.warning(text);
+    }
+    memory.warned = left;
     let start = resume(&inventory, &lineage, identity.timeline, slot);
     match stream::run(receiver, server, &*log, start, cancel, memory) {
         Err(fault) if server_error(&fault).is_some_and(ServerError::is_wal_removed) => {

@@ -72,6 +72,7 @@ mod tests {
             cluster: Cluster { system: SystemId(1), segment_size: SegmentSize::DEFAULT },
             segments: sealed.iter().map(|(timeline, number)| (name(*timeline, *number), one)).collect(),
             tails: tails.iter().map(|(timeline, number, bytes)| (name(*timeline, *number), *bytes)).collect(),
+            tails_at: BTreeMap::new(),
             left_tails: BTreeSet::new(),
             histories: BTreeSet::new(),
             gaps: Vec::new(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rekindle_core::wal::{Lsn, SlotName, SystemId, Timeline};
+use rekindle_core::wal::lineage::timelines;
+use rekindle_core::wal::{Inventory, Lsn, SlotName, SystemId, Timeline};
 use rekindle_core::{Cancel, Result};
 use serde::Serialize;
 
@@ -56,7 +57,8 @@ pub struct SlotFacts {
 
 const QUERY: &str = "\
 SELECT (SELECT system_identifier FROM pg_control_system()), \
-(SELECT timeline_id FROM pg_control_checkpoint()), \
+CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint()) \
+ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END, \
 CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_flush_lsn() END, \
 pg_is_in_recovery(), current_setting('archive_mode'), a.archived_count, a.failed_count, a.last_archived_wal, \
 a.last_failed_wal, coalesce(a.last_failed_time > coalesce(a.last_archived_time, '-infinity'), false), \
@@ -157,6 +159,17 @@ pub fn warnings(facts: &ServerFacts) -> Vec<String> {
         }
     }
     found
+}
+
+/// What somebody should know when the log holds WAL of a newer timeline than the server's: another server
+/// was promoted (a copy, or a standby while this one went on), and recovery follows the newest timeline.
+pub fn left_timeline(inventory: &Inventory, server: Timeline) -> Option<String> {
+    let newest = timelines(inventory).into_iter().max().filter(|newest| *newest > server)?;
+    Some(format!(
+        "the server is on timeline {server}, and the log goes on with timeline {newest}: another server was promoted. \
+         Recovery follows timeline {newest}; what this server writes is reached with --timeline {server} only. If both \
+         run, stop the wrong one"
+    ))
 }
 
 /// Looks now and then until `over`; each warning is given once, until it has gone away.

@@ -254,11 +254,9 @@ impl Job {
         self.report_segments(give::put_all(&self.place.data, self.plan(), log)?);
         // Recovery needs a command; everything that it could give is in `pg_wal`.
         let mut more = vec![("restore_command", "/bin/false".to_owned())];
-        more.extend(settings::target(self.plan()).into_iter().filter(|(_, value)| !value.is_empty()));
+        more.extend(settings::target(&self.as_asked()).into_iter().filter(|(_, value)| !value.is_empty()));
         settings::clean(&self.place.data, self.is_copy(), &more)?;
-        if self.is_copy() {
-            settings::complete(&self.place.data)?;
-        }
+        self.complete()?;
         self.give()?;
         self.steps.done("fetch the log");
         let (bin, data) = (self.programs.path("pg_ctl"), self.place.replaces.as_ref().unwrap_or(&self.place.data));
@@ -270,6 +268,18 @@ impl Job {
         ));
         self.report.details = self.details(None)?;
         Ok(())
+    }
+
+    /// The plan as the server is asked for it. To stop where it becomes consistent, PostgreSQL needs one more
+    /// record behind that. Where there is none (a base backup of a standby that was idle), the end of what there
+    /// is *is* the place; a server that is not consistent there refuses to start.
+    fn as_asked(&self) -> RecoveryPlan {
+        let mut plan = self.plan().clone();
+        let nothing_behind = self.recovery.log.is_none() || plan.chain.reach <= plan.base.stop;
+        if plan.target.stop == Stop::Immediate && nothing_behind {
+            plan.target.stop = Stop::Latest;
+        }
+        plan
     }
 
     fn report_segments(&mut self, segments: u64) {
@@ -308,7 +318,8 @@ impl Job {
         self.report.warnings.append(&mut warnings);
         let mut more = vec![("restore_command", giver.restore_command())];
         more.extend([("recovery_end_command", String::new()), ("archive_cleanup_command", String::new())]);
-        more.extend(settings::target(self.plan()));
+        let asked = self.as_asked();
+        more.extend(settings::target(&asked));
         let launch = Launch {
             programs: &self.programs,
             data: &data,
@@ -325,20 +336,36 @@ impl Job {
         self.report_segments(giver.taken());
         drop(giver);
         self.steps.done("replay");
-        let proof = match seen.prove(self.plan()) {
+        let proof = match seen.prove(&asked) {
             Ok(proof) => proof,
             Err(fault) => return Err(self.kept(&running, fault)),
         };
         running.stop()?;
         let spool = data.join(SPOOL);
         fs::remove_dir_all(&spool).map_err(|error| io_fault("remove", &spool, error))?;
-        if self.is_copy() {
-            for name in settings::complete(&data)? {
-                Owner::give(self.owner, &data.join(name)).map_err(|error| io_fault("give", &data, error))?;
-            }
-        }
+        self.complete()?;
         self.steps.done("prove and stop");
         self.report.details = self.details(Some(proof))?;
+        Ok(())
+    }
+
+    /// Makes the settings that a copy lacks because the original's were elsewhere, and says so.
+    fn complete(&mut self) -> Result<()> {
+        if !self.is_copy() {
+            return Ok(());
+        }
+        let data = &self.place.data;
+        let made = settings::complete(data)?;
+        for name in &made {
+            Owner::give(self.owner, &data.join(name)).map_err(|error| io_fault("give", data, error))?;
+        }
+        if !made.is_empty() {
+            self.report.warnings.push(format!(
+                "the original's settings were not in its data directory: {} hold defaults (port 5433); take the \
+                 original's over by hand",
+                made.join(", ")
+            ));
+        }
         Ok(())
     }
 

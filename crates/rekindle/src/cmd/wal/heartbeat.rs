@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use rekindle_core::{Cancel, ComponentId, Fault, Result};
+use rekindle_core::{ComponentId, Fault, Result};
 use rekindle_sources::postgres::{self, PostgresOptions, Written};
 use serde_json::json;
 
@@ -45,7 +45,7 @@ impl Heartbeat {
         let mut written = (1_u64, first);
         if !self.once {
             let every = Duration::from_secs(self.every);
-            beat.until_stopped(session.runtime.handle(), every, &session.cancel, |one| {
+            beat.until(session.runtime.handle(), every, &|| session.cancel.is_cancelled(), |one| {
                 written = (written.0 + 1, one);
             });
         }
@@ -72,19 +72,19 @@ impl Beat {
         postgres::beat(&self.options, how).await
     }
 
-    /// Goes on until the run is stopped. A server that is away for a while is told of once.
-    pub(super) fn until_stopped(
+    /// Goes on until it is over. A server that is away for a while is told of once.
+    pub(super) fn until(
         &self,
         runtime: &tokio::runtime::Handle,
         every: Duration,
-        cancel: &Cancel,
+        over: &(dyn Fn() -> bool + Sync),
         mut each: impl FnMut(Written),
     ) {
         let mut failing = false;
         loop {
             let due = std::time::Instant::now() + every;
             while std::time::Instant::now() < due {
-                if cancel.is_cancelled() {
+                if over() {
                     return;
                 }
                 std::thread::sleep(LOOK);

@@ -8,7 +8,7 @@ use rekindle_core::wal::lineage::runs;
 use rekindle_core::wal::{Cluster, Gap, Hold, Inventory, Lsn, Owner, SystemId, Timeline, WalArchive};
 use rekindle_core::{ComponentId, Fault, Result, codes};
 use rekindle_repo::wal::Archive;
-use rekindle_sources::postgres::receiver::{ServerFacts, server_facts, warnings};
+use rekindle_sources::postgres::receiver::{ServerFacts, left_timeline, server_facts, warnings};
 use serde::Serialize;
 use serde_json::json;
 
@@ -182,13 +182,16 @@ fn ask(
             return Ok(state);
         }
     };
+    if let (Some(log), Some(timeline)) = (log, facts.timeline) {
+        state.warnings.extend(left_timeline(log, timeline));
+    }
     if let Some(log) = log {
         measure(&mut state, log, &facts, session.now());
     } else {
         state.problems.push("none of its WAL is in the repository yet".to_owned());
     }
     if streams {
-        state.warnings = warnings(&facts);
+        state.warnings.extend(warnings(&facts));
         match facts.slot.as_ref().map(|slot| slot.wal_status.as_deref()) {
             None => state.problems.push(format!("the replication slot `{slot}` is not there: no receiver runs")),
             Some(Some("lost")) => state.problems.push(format!("the replication slot `{slot}` is lost")),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rekindle_sources::postgres::receiver::{Listener, Receiver, ReceiverOptions};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use super::heartbeat::Beat;
 use super::server;
 use crate::output::{self, Answer};
 use crate::session::{Faults, Session, SystemClock};
@@ -37,6 +39,9 @@ pub(crate) struct Stream {
     /// After a gap, only say that a new base backup is needed
     #[arg(long)]
     no_backup: bool,
+    /// Write a small commit every so many seconds, so that an idle database can be recovered to now
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    heartbeat: Option<u64>,
 }
 
 impl Stream {
@@ -61,7 +66,16 @@ impl Stream {
             listener: Arc::<Tells>::clone(&tells) as _,
             clock: Arc::new(SystemClock),
         };
-        let result = receiver.run(&session.cancel);
+        let beat = self.heartbeat.map(|every| Beating::new(session, &config, &owner.component, every)).transpose()?;
+        let over = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            if let Some(beat) = &beat {
+                scope.spawn(|| beat.run(&|| over.load(Ordering::Relaxed) || session.cancel.is_cancelled()));
+            }
+            let result = receiver.run(&session.cancel);
+            over.store(true, Ordering::Relaxed);
+            result
+        });
         if let Some(backup) = &tells.backup {
             backup.stop();
         }
@@ -72,6 +86,31 @@ impl Stream {
             |upto| format!("stopped; durable up to {upto}\n"),
         );
         Ok(Answer::words(json!({"component": owner.component, "durable": durable}), text))
+    }
+}
+
+/// Heartbeats beside the stream.
+struct Beating {
+    beat: Beat,
+    every: Duration,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Beating {
+    fn new(session: &Session, config: &Config, component: &ComponentId, every: u64) -> Result<Self> {
+        let options = wire::components::postgres_of(config, Some(component.as_str()))?;
+        let (beat, runtime) = (Beat { options, message: false }, session.runtime.handle().clone());
+        Ok(Self { beat, every: Duration::from_secs(every), runtime })
+    }
+
+    /// Beats until it is over. A role that may not make the table writes messages, which serve as well.
+    fn run(&self, over: &(dyn Fn() -> bool + Sync)) {
+        let mut beat = Beat { options: self.beat.options.clone(), message: false };
+        if let Err(fault) = self.runtime.block_on(beat.prepare()) {
+            say(&format!("warning: heartbeats are messages in the log, not rows: {fault:#}"));
+            beat.message = true;
+        }
+        beat.until(&self.runtime, self.every, over, |_| {});
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::wal::lineage::survey;
-use rekindle_core::wal::retention::{GRACE_SECONDS, WalRefusal, plan_wal};
-use rekindle_core::wal::{Lsn, SystemId, Timeline, WalArchive};
+use rekindle_core::wal::retention::{GRACE_SECONDS, WalPlan, WalRefusal, plan_wal};
+use rekindle_core::wal::{Inventory, Lsn, SegmentName, SystemId, Timeline, WalArchive, WalLog};
 use rekindle_core::{Fault, Result, codes};
 use rekindle_repo::Repo;
 use serde::Serialize;
@@ -21,6 +21,10 @@ pub(crate) struct Swept {
     /// File names of the segments that go.
     removed: Vec<String>,
     removed_bytes: u64,
+    /// Segments whose left-over tails go: of timelines that were left.
+    removed_tails: Vec<String>,
+    /// Holds that expired long ago and go.
+    removed_holds: u64,
     needed: u64,
     /// Nobody needs them, but they are younger than a day.
     young: u64,
@@ -50,19 +54,15 @@ pub(crate) fn sweep(repo: &Repo, points: &[&RecoveryPoint], now: Timestamp, dry_
             }
         };
         let segments: Vec<_> = plan.remove.iter().map(|removal| removal.segment).collect();
-        if !dry_run && !segments.is_empty() {
-            // A hold that was taken after the plan was made stops it.
-            let holds = log.inventory()?.holds;
-            if holds.iter().any(|hold| inventory.holds.iter().all(|known| known.id != hold.id)) {
-                return Err(doubtful(
-                    &Fault::new(codes::WAL_HOLD, "remove WAL").because("a backup or recovery has just begun"),
-                ));
-            }
-            log.remove(&segments)?;
+        if !dry_run {
+            remove(&*log, &inventory, &segments, &plan)?;
         }
+        let files = |segments: &[SegmentName]| segments.iter().map(|one| one.file(cluster.segment_size)).collect();
         swept.push(Swept {
-            removed: segments.iter().map(|segment| segment.file(cluster.segment_size)).collect(),
+            removed: files(&segments),
             removed_bytes: plan.remove.iter().map(|removal| removal.stored_bytes).sum(),
+            removed_tails: files(&plan.tails),
+            removed_holds: plan.expired.len() as u64,
             needed: plan.needed,
             young: plan.young,
             unknown: plan.unknown,
@@ -73,12 +73,36 @@ pub(crate) fn sweep(repo: &Repo, points: &[&RecoveryPoint], now: Timestamp, dry_
     Ok(swept)
 }
 
+fn remove(log: &dyn WalLog, inventory: &Inventory, segments: &[SegmentName], plan: &WalPlan) -> Result<()> {
+    for hold in &plan.expired {
+        log.release(hold)?;
+    }
+    if segments.is_empty() && plan.tails.is_empty() {
+        return Ok(());
+    }
+    // A hold that was taken after the plan was made stops it.
+    let holds = log.inventory()?.holds;
+    if holds.iter().any(|hold| inventory.holds.iter().all(|known| known.id != hold.id)) {
+        let begun = Fault::new(codes::WAL_HOLD, "remove WAL").because("a backup or recovery has just begun");
+        return Err(doubtful(&begun));
+    }
+    if !segments.is_empty() {
+        log.remove(segments)?;
+    }
+    if !plan.tails.is_empty() {
+        log.remove_tails(&plan.tails)?;
+    }
+    Ok(())
+}
+
 impl Swept {
     fn nothing(system: SystemId, refused: Option<WalRefusal>) -> Self {
         Self {
             system,
             removed: Vec::new(),
             removed_bytes: 0,
+            removed_tails: Vec::new(),
+            removed_holds: 0,
             needed: 0,
             young: 0,
             unknown: 0,
@@ -109,6 +133,9 @@ pub(crate) fn text(swept: &[Swept], dry_run: bool) -> String {
         );
         for (timeline, from, why) in &log.kept_from {
             let _ = writeln!(text, "  timeline {timeline}: kept from {from} on, for {why}");
+        }
+        if !log.removed_tails.is_empty() {
+            let _ = writeln!(text, "  {verb} {} tails of timelines that were left", log.removed_tails.len());
         }
         if log.young > 0 {
             let _ = writeln!(text, "  {} segments nobody needs are younger than a day", log.young);

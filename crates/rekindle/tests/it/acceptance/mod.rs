@@ -21,6 +21,7 @@ mod kit;
 mod locks;
 mod logged;
 mod partial;
+mod pitr;
 mod prometheus;
 mod recover;
 mod recover_logged;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rekindle_testkit::{Postgres, PostgresOptions};
@@ -295,73 +294,6 @@ fn two_promotions_of_which_one_happens_without_the_receiver() {
     let answer =
         recovered(&log, 15, &base, "SELECT count(*), substr(pg_walfile_name(pg_current_wal_lsn()), 8, 1) FROM t");
     assert_eq!(answer, format!("{}|4", count(&server)));
-}
-
-/// Trials of [`what_is_lost_with_the_server`]; the published distribution is over 20.
-fn trials() -> u32 {
-    std::env::var("REKINDLE_TRIALS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
-}
-
-/// The server and its whole data directory are gone under load: what was committed more than two
-/// seconds before is there.
-#[test]
-fn what_is_lost_with_the_server() {
-    let mut lost_ms = Vec::new();
-    for trial in 0..trials() {
-        let mut server = Postgres::start(PostgresOptions { durable: true, ..PostgresOptions::default() });
-        let log = Log::of(&server);
-        table(&server);
-        let directory = server_directory();
-        let receiver = log.receiver(&[]);
-        receiver.wait_told("streaming timeline 1");
-        let base = directory.path().join("base");
-        base_backup(&server, &base);
-        let client = load(&server, directory.path(), 2500 + trial * 137 % 1000);
-        server.kill9();
-        fs::remove_dir_all(server.data_dir()).unwrap();
-        let died = jiff::Timestamp::now();
-        receiver.wait_told("RK-PG");
-        receiver.kill();
-        let last = recovered(&log, 15, &base, "SELECT coalesce(max(n), 0) FROM t").parse::<i64>().unwrap();
-        let committed = committed(&client);
-        let newest = committed.iter().map(|(n, _)| *n).max().unwrap();
-        let first_lost = committed.iter().filter(|(n, _)| *n > last).map(|(_, at)| *at).min();
-        let ms = first_lost.map_or(0, |at| died.duration_since(at).as_millis());
-        lost_ms.push((ms, newest - last.min(newest)));
-        assert!(ms <= 2000, "trial {trial}: commits of {ms} ms before the end are lost ({newest} against {last})");
-    }
-    lost_ms.sort_unstable();
-    eprintln!("lost, as milliseconds before the end and rows: {lost_ms:?}");
-}
-
-/// Commits one row after the other for a while; psql's output is what was acknowledged.
-fn load(server: &Postgres, directory: &Path, ms: u32) -> std::path::PathBuf {
-    let script = directory.join("load.sql");
-    let insert = "INSERT INTO t (x) VALUES (repeat('y', 200)) RETURNING n, at;\n";
-    fs::write(&script, insert.repeat(200_000)).unwrap();
-    let out = directory.join("committed");
-    let mut psql: Command = server.client("psql");
-    psql.args(["-X", "-q", "-A", "-t", "-d", "postgres", "-f"]).arg(&script);
-    let mut child = psql.stdout(fs::File::create(&out).unwrap()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(u64::from(ms)));
-    let waiter = std::thread::spawn(move || {
-        // It ends with the server.
-        std::thread::sleep(Duration::from_millis(500));
-        let _ = child.kill();
-        let _ = child.wait();
-    });
-    drop(waiter);
-    out
-}
-
-/// Number and time of every acknowledged row.
-fn committed(path: &Path) -> Vec<(i64, jiff::Timestamp)> {
-    let text = fs::read_to_string(path).unwrap();
-    let line = |line: &str| {
-        let (n, at) = line.split_once('|')?;
-        Some((n.parse().ok()?, at.replacen("+00", "+00:00", 1).parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
 }
 
 #[test]

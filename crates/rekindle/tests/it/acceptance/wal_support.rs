@@ -15,32 +15,103 @@ use crate::run::{Ended, Place};
 /// A repository and a configuration for one server.
 pub(crate) struct Log {
     pub(crate) place: Place,
+    /// The URL of the repository, and further lines of `[repository]`.
+    repository: (String, String),
+    /// `stream`, `archive` or `both`.
+    wal: &'static str,
+    /// Where the server's programs are, for recoveries.
+    bin: Option<PathBuf>,
 }
 
 impl Log {
     /// For the server at this port; 0: nobody asks it.
     pub(crate) fn new(port: u16, password: &str) -> Self {
-        let place = Place::new();
+        Self::made(Place::new(), None, port, password, "both", None)
+    }
+
+    fn made(
+        place: Place,
+        repository: Option<(String, String)>,
+        port: u16,
+        password: &str,
+        wal: &'static str,
+        bin: Option<PathBuf>,
+    ) -> Self {
+        let here = || (format!("file://{}/repo", place.path().display()), String::new());
+        let repository = repository.unwrap_or_else(here);
         place.write("key", "canary-repository-of-the-log\n");
         place.write("pg-password", password);
         place.write("some/file", "x\n");
-        let repo = format!("file://{}/repo", place.path().display());
-        place
-            .ends(0, &["init", "--config", "other.toml", "--repo", &repo, "--password-file", "key", "--files", "some"]);
-        let log = Self { place };
+        let init =
+            ["init", "--config", "other.toml", "--repo", &repository.0, "--password-file", "key", "--files", "some"];
+        place.ends(0, &init);
+        let log = Self { place, repository, wal, bin };
         log.configure("database", port);
         log
     }
 
     pub(crate) fn of(server: &Postgres) -> Self {
-        Self::new(server.port(), server.password())
+        Self::with(server, "both")
+    }
+
+    /// For a server whose WAL comes in this way only.
+    pub(crate) fn with(server: &Postgres, wal: &'static str) -> Self {
+        Self::at(Place::new(), None, server, wal)
+    }
+
+    /// In a place that was made before, with a repository elsewhere: its URL, and further lines.
+    pub(crate) fn at(
+        place: Place,
+        repository: Option<(String, String)>,
+        server: &Postgres,
+        wal: &'static str,
+    ) -> Self {
+        Self::made(place, repository, server.port(), server.password(), wal, Some(server.bin_dir().to_owned()))
+    }
+
+    /// How WAL is meant to come in, from the next [`Log::follow`] on.
+    pub(crate) fn set_wal(&mut self, wal: &'static str) {
+        self.wal = wal;
+    }
+
+    /// From now on the component's server is this one.
+    pub(crate) fn follow(&self, server: &Postgres) {
+        self.configure("database", server.port());
+        self.place.write("pg-password", server.password());
+        if self.place.is_run_as_another() {
+            self.give_to_server();
+        }
+    }
+
+    /// From now on everything runs as the servers' user, who writes into the same repository as
+    /// `archive_command`.
+    pub(crate) fn run_as_server(&mut self) {
+        if let Some((uid, gid)) = Postgres::os_user() {
+            let program = self.program();
+            self.place.run_as(program, uid, gid);
+        }
+        self.give_to_server();
+    }
+
+    /// Recovers into a directory of its own; the answer.
+    pub(crate) fn restore(&self, code: i32, to: &Path, target: &[&str]) -> serde_json::Value {
+        let to = to.display().to_string();
+        let arguments: Vec<&str> = ["restore", "database", "--to", &to].iter().chain(target).copied().collect();
+        self.place.json(code, &arguments)
+    }
+
+    /// A base backup that must be complete.
+    pub(crate) fn backup(&self) {
+        assert_eq!(self.place.json(0, &["backup"])["result"]["state"], "complete");
     }
 
     pub(crate) fn configure(&self, component: &str, port: u16) {
-        let root = self.place.path().display();
+        let (root, wal) = (self.place.path().display(), self.wal);
+        let (url, more) = &self.repository;
+        let bin = self.bin.as_ref().map(|bin| format!("bin-dir = \"{}\"\n", bin.display())).unwrap_or_default();
         let config = format!(
-            "[stack]\nname = \"shop\"\n[repository]\nurl = \"file://{root}/repo\"\npassword = \"file:{root}/key\"\n\
-             [component.{component}]\nkind = \"postgres\"\nmethod = \"physical\"\nwal = \"both\"\n\
+            "[stack]\nname = \"shop\"\n[repository]\nurl = \"{url}\"\n{more}password = \"file:{root}/key\"\n\
+             [component.{component}]\nkind = \"postgres\"\nmethod = \"physical\"\nwal = \"{wal}\"\n{bin}\
              url = \"postgres://postgres@127.0.0.1:{port}/postgres\"\npassword = \"file:{root}/pg-password\"\n"
         );
         self.place.write("rekindle.toml", &config);
@@ -196,7 +267,7 @@ fn give(path: &Path) {
     }
 }
 
-fn as_server(command: &mut Command) {
+pub(crate) fn as_server(command: &mut Command) {
     if let Some((uid, gid)) = Postgres::os_user() {
         command.uid(uid).gid(gid);
     }
@@ -220,7 +291,9 @@ pub(crate) fn small_segments(major: u32, directory: &Path, settings: &[(&str, &s
     as_server(&mut command);
     let made = command.output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    // What it acknowledges, it has written: tests ask where its log ends.
+    let settings = [("synchronous_commit", "on")].iter().chain(settings);
+    let settings = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut server =
         Postgres::start(PostgresOptions { major, data_dir: Some(data), settings, ..PostgresOptions::default() });
     server.psql("postgres", &format!("ALTER ROLE postgres PASSWORD '{}'", server.password()));
