@@ -377,10 +377,14 @@ fn a_lease_that_cannot_be_read_is_not_free() {
     let held = ObjectKey::new("rekindle/leases/sweep/000000000002").unwrap();
     let sealed = |text: &str| Bytes::from(repo.key().seal(text.as_bytes()).unwrap());
     let moved = r#"{"name":"rekindle/leases/other/000000000002","host":"h","pid":1,"until":"2000-01-01T00:00:00Z"}"#;
-    for content in [sealed(r#"{"holder":"a newer program"}"#), sealed(moved), Bytes::from_static(b"no object of ours")] {
+    for content in [sealed(r#"{"holder":"a newer program"}"#), sealed(moved), Bytes::from_static(b"no object of ours")]
+    {
         store.put(&held, content, PutMode::Overwrite).unwrap();
         let fault = Lease::acquire(&repo, &clock, "sweep").unwrap_err();
-        assert!(fault.is(codes::REPO_DAMAGED) && fault.hint_text().unwrap().contains("remove this object"), "{fault:?}");
+        assert!(
+            fault.is(codes::REPO_DAMAGED) && fault.hint_text().unwrap().contains("remove this object"),
+            "{fault:?}"
+        );
     }
     store.delete(&held).unwrap();
     Lease::acquire(&repo, &clock, "sweep").unwrap();

@@ -60,12 +60,7 @@ impl Log {
     }
 
     /// In a place that was made before, with a repository elsewhere: its URL, and further lines.
-    pub(crate) fn at(
-        place: Place,
-        repository: Option<(String, String)>,
-        server: &Postgres,
-        wal: &'static str,
-    ) -> Self {
+    pub(crate) fn at(place: Place, repository: Option<(String, String)>, server: &Postgres, wal: &'static str) -> Self {
         Self::made(place, repository, server.port(), server.password(), wal, Some(server.bin_dir().to_owned()))
     }
 

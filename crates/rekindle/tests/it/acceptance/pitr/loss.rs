@@ -37,7 +37,8 @@ fn one_loss(major: u32, load_ms: u32) -> (i128, i64) {
     let mut server = Postgres::start(PostgresOptions { durable: true, ..options(major, &[]) });
     let log = Log::with(&server, "stream");
     let room = Room::new();
-    server.psql("postgres", "CREATE TABLE t (n bigserial PRIMARY KEY, at timestamptz DEFAULT clock_timestamp(), x text)");
+    server
+        .psql("postgres", "CREATE TABLE t (n bigserial PRIMARY KEY, at timestamptz DEFAULT clock_timestamp(), x text)");
     Bench::init(&server, 1);
     let receiver = log.receiver(&[]);
     receiver.wait_told("streaming timeline 1");

@@ -29,7 +29,8 @@ const NOW: &str = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM
 /// log ends.
 fn options(major: u32, settings: &[(&str, &str)]) -> PostgresOptions {
     let written = [("synchronous_commit", "on"), ("full_page_writes", "on")];
-    let settings = written.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let settings =
+        written.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     PostgresOptions { major, settings, ..PostgresOptions::default() }
 }
 

@@ -62,9 +62,8 @@ fn wal_goes_with_the_base_backups_that_needed_it() {
     assert!(removed(&young) > 0 && young["needed"].as_u64().unwrap() > 5, "aged before the first backup: {young:#}");
     age(&log.path("repo/rekindle/wal"));
     assert_eq!(removed(&pruned(&log, 0)), 0, "both base backups need the rest");
-    let came = |name: &str, moment: jiff::Timestamp| {
-        markers(&room.recovered(&log, 15, name, &["--at", &moment.to_string()]))
-    };
+    let came =
+        |name: &str, moment: jiff::Timestamp| markers(&room.recovered(&log, 15, name, &["--at", &moment.to_string()]));
     assert_eq!(came("first", first), "1,2,3");
     // A point whose record cannot be told apart from others is never taken for none: the listing counts.
     let points = log.place.json(0, &["list"])["result"]["points"].as_array().unwrap().clone();
