@@ -99,7 +99,7 @@ const NOTIFY_WORDS: &[&str] = &["slack", "discord", "teams", "webhook", "ntfy", 
 const EVENTS: Key = key(
     "events",
     Shape::TextList,
-    "What it is told: `failed`, `partial`, `overdue`, `recovered`, `objective-missed`, `proof-old`, `capacity` (default: all).",
+    "What it is told: `failed`, `partial`, `overdue`, `recovered`, `objective-missed`, `proof-old`, `capacity`, `suspicious`, `kit` (default: all).",
 );
 const TASKS: Key =
     key("tasks", Shape::TextList, "Tasks it hears of: `backup`, `verify`, `drill`, `prune` (default: all).");

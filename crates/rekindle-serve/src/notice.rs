@@ -25,6 +25,10 @@ pub enum EventKind {
     ObjectiveMissed,
     ProofOld,
     Capacity,
+    /// The newest capture differs sharply from those before.
+    Suspicious,
+    /// Nobody has confirmed to hold a kit that opens the repository.
+    Kit,
     Digest,
     Test,
 }
@@ -42,13 +46,15 @@ impl EventKind {
             Self::ObjectiveMissed => "objective-missed",
             Self::ProofOld => "proof-old",
             Self::Capacity => "capacity",
+            Self::Suspicious => "suspicious",
+            Self::Kit => "kit",
             Self::Digest => "digest",
             Self::Test => "test",
         }
     }
 
     /// Every event that a receiver may choose.
-    pub const CHOICES: [Self; 7] = [
+    pub const CHOICES: [Self; 9] = [
         Self::Failed,
         Self::Partial,
         Self::Overdue,
@@ -56,6 +62,8 @@ impl EventKind {
         Self::ObjectiveMissed,
         Self::ProofOld,
         Self::Capacity,
+        Self::Suspicious,
+        Self::Kit,
     ];
 
     /// Whether it says that something is wrong.

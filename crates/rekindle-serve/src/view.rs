@@ -27,6 +27,12 @@ pub struct View {
     pub free_bytes: Option<u64>,
     #[serde(default)]
     pub total_bytes: Option<u64>,
+    /// The newest point, when the tripwire found it odd and nobody accepted it.
+    #[serde(default)]
+    pub suspicious: Option<String>,
+    /// What is known of the kit: `never`, `outdated` or `confirmed`.
+    #[serde(default)]
+    pub kit: Option<String>,
 }
 
 /// One component in it.
@@ -65,6 +71,11 @@ impl View {
             self.points = result["points"].as_u64().unwrap_or(0);
             self.newest_complete = result["newest_state"].as_str().map(|state| state == "complete");
             let list = result["components"].as_array().map_or(&[][..], Vec::as_slice);
+            let odd = result["suspicious"].as_array().map_or(&[][..], Vec::as_slice);
+            // One that was followed by usual ones is no alarm any more, as `status` has it.
+            let newest = odd.iter().find(|point| **point == result["newest"]);
+            self.suspicious = newest.and_then(Value::as_str).map(str::to_owned);
+            self.kit = result["kit"]["state"].as_str().map(str::to_owned);
             self.components = list.iter().map(|one| component(one, now)).collect();
         }
         let text = serde_json::to_string(self).unwrap_or_default();

@@ -13,7 +13,8 @@ use crate::{spec, url, value};
 /// Longest time of one attempt when the configuration does not say.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Words of events; the service's own list is compared with it by a test.
-const EVENTS: &[&str] = &["failed", "partial", "overdue", "recovered", "objective-missed", "proof-old", "capacity"];
+const EVENTS: &[&str] =
+    &["failed", "partial", "overdue", "recovered", "objective-missed", "proof-old", "capacity", "suspicious", "kit"];
 
 /// Every receiver, in the order of the file. `None` when one of them is not usable.
 pub(super) fn all(top: &Section<'_>) -> Option<Vec<Receiver>> {

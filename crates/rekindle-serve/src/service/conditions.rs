@@ -27,7 +27,36 @@ impl Service {
                 self.objective(&id, &objective, view, now)?;
             }
         }
+        self.suspicious(now)?;
+        self.kit(now)?;
         self.capacity(now)
+    }
+
+    /// A sharp change is told before retention has forgotten what was there before.
+    fn suspicious(&mut self, now: Timestamp) -> Result<()> {
+        let text = self.view.suspicious.as_ref().map(|id| {
+            let short: String = id.chars().take(8).collect();
+            let title = format!("the newest capture of `{}` differs sharply from those before", self.setup.stack);
+            let text = format!(
+                "Suspicious: {short}. Retention keeps everything older until somebody has looked.\nSee `rekindle show {short}` and `rekindle diff {short}`; if it is as it should be: `rekindle point accept {short}`."
+            );
+            (title, text)
+        });
+        self.state(EventKind::Suspicious, "suspicious", "repository", text, now)
+    }
+
+    /// Without the password nothing comes back.
+    fn kit(&mut self, now: Timestamp) -> Result<()> {
+        let why = match self.view.kit.as_deref() {
+            Some("never") => Some("Nobody has confirmed to hold one."),
+            Some("outdated") => Some("The key that it was made for is gone."),
+            _ => None,
+        };
+        let text = why.map(|why| {
+            let title = format!("the recovery kit of `{}` is not confirmed", self.setup.stack);
+            (title, format!("{why}\nWithout the repository's password nothing comes back: `rekindle kit create`, put it away from the host, then `rekindle kit confirm`."))
+        });
+        self.state(EventKind::Kit, "kit", "repository", text, now)
     }
 
     fn objective(

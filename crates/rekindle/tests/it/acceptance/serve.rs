@@ -203,6 +203,7 @@ fn seed_slack_hears_of_a_failure_once_and_of_the_recovery() {
     served.stack.add("[notify.ops]\nkind = \"slack\"\nurl = \"file:hook\"\nallow-private = true");
     served.stack.place.ends(0, &["notify", "test"]);
     assert_eq!(slack.requests().len(), 1);
+    served.stack.place.ends(0, &["kit", "confirm", "--note", "safe"]);
     let (data, aside) = (served.stack.path("data"), served.stack.path("aside"));
     fs::rename(&data, &aside).unwrap();
     for _ in 0..2 {
@@ -219,6 +220,39 @@ fn seed_slack_hears_of_a_failure_once_and_of_the_recovery() {
     assert!(told.len() == 3 && told[2].body.contains("works again"), "{told:#?}");
     let text = served.stack.place.read("text.prom");
     assert!(text.contains("rekindle_notifications_total{stack=\"shop\",receiver=\"ops\",result=\"sent\"} 2"), "{text}");
+}
+
+#[test]
+fn a_missing_kit_and_a_suspicious_point_are_told_once_and_when_they_are_over() {
+    let slack = WebReceiver::start();
+    let mut served = Served::new("");
+    served.stack.place.write("hook", &slack.url("/services/canary-hook"));
+    served.stack.add("[notify.ops]\nkind = \"slack\"\nurl = \"file:hook\"\nallow-private = true");
+    let data = served.stack.path("data");
+    for n in 0..30 {
+        fs::write(data.join(format!("f{n}")), "good").unwrap();
+    }
+    let place = &served.stack.place;
+    let backup = || place.run(&["run", "backup"]);
+    let told = |count: usize, says: &str| {
+        let all = slack.requests();
+        assert!(all.len() == count && all[count - 1].body.contains(says), "{says}: {all:#?}");
+    };
+    backup();
+    told(1, "the recovery kit of `shop` is not confirmed");
+    backup();
+    told(1, "the recovery kit of `shop` is not confirmed");
+    place.ends(0, &["kit", "confirm", "--note", "safe"]);
+    backup();
+    told(2, "Over: kit");
+    for entry in fs::read_dir(&data).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    backup();
+    told(3, "differs sharply from those before");
+    place.ends(0, &["point", "accept", "latest", "--reason", "archived"]);
+    backup();
+    told(4, "Over: suspicious");
 }
 
 #[test]
