@@ -25,6 +25,12 @@ start_postgres() {
     if [ "$(id -u)" -eq 0 ]; then chown -R postgres "$WORK/postgres"; fi
     as_postgres "$PG_BIN/initdb" -D "$data" -U postgres -A scram-sha-256 -E UTF8 --locale=C.UTF-8 \
         --pwfile="$WORK/postgres/password" >"$WORK/initdb.log"
+    run_postgres
+}
+
+# Starts the server on the cluster that is there.
+run_postgres() {
+    local data=$WORK/postgres/data
     as_postgres "$PG_BIN/pg_ctl" -D "$data" -l "$WORK/postgres/log" -w start \
         -o "-c port=$PG_PORT -c listen_addresses=127.0.0.1 -c unix_socket_directories=" >/dev/null
 }
