@@ -301,6 +301,22 @@ async fn a_failed_check_brings_the_old_state_back_and_is_tried_again_later() {
 }
 
 #[tokio::test]
+async fn a_users_check_that_says_no_brings_the_old_state_back() {
+    let stage = Stage::new().await;
+    for end in ["fail", "skip"] {
+        let mut crew = stage.crew(None);
+        let cache = crew.actors.get_mut(&"cache".parse().unwrap()).unwrap();
+        cache.checks.hooks = vec![hook(&["check-cache", end])];
+        let mut journal = Lines { entries: Vec::new(), kill: Kill::Never };
+        let report = recover(&stage.plan, Progress::default(), &crew, &mut journal, &context()).await.unwrap();
+        assert_eq!(states(&report), ["database recovered", "cache rolled-back", "files recovered"], "{end}");
+        assert_eq!((report.exit_code(), report.started), (4, Some(false)), "{end}");
+        assert!(report.faults[0].chain().contains("check `check-cache"), "{:?}", report.faults);
+    }
+    assert!(!stage.log.lines().contains(&"start services".to_owned()));
+}
+
+#[tokio::test]
 async fn without_an_old_state_what_was_restored_stays_and_is_called_wrong() {
     let stage = Stage::new().await;
     let (report, _) = stage.run(Vec::new(), Kill::Never, Some(("files", Fail::Wrong))).await;

@@ -33,7 +33,8 @@ pub(super) async fn server(session: &Session, address: String) -> Result<ServerR
                     CASE WHEN pg_is_in_recovery() \
                          THEN (SELECT timeline_id FROM pg_control_checkpoint()) \
                          ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))\
-                              ::bit(32)::int4 END",
+                              ::bit(32)::int4 END, \
+                    (SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries')",
             &[],
         )
         .await?;
@@ -44,6 +45,7 @@ pub(super) async fn server(session: &Session, address: String) -> Result<ServerR
         standby: get(&row, 3)?,
         started: time(get(&row, 4)?)?,
         timeline: get(&row, 5)?,
+        preload: get(&row, 6)?,
         address,
     };
     if record.version_number < SERVER_MIN {

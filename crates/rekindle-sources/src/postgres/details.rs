@@ -40,6 +40,9 @@ pub struct ServerRecord {
     pub started: jiff::Timestamp,
     /// Host and port we connected to.
     pub address: String,
+    /// As `shared_preload_libraries`; none: our role may not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preload: Option<String>,
 }
 
 impl ServerRecord {

@@ -17,6 +17,7 @@ mod globals;
 mod moments;
 mod options;
 pub mod physical;
+mod preload;
 mod privilege;
 mod probe;
 mod programs;

@@ -23,7 +23,7 @@ use super::programs::{self, Programs};
 use super::quote::ident;
 use super::restore::{Restored, RestoredDatabase};
 use super::url::{Host, ServerUrl, SslMode, encode};
-use super::{PostgresComponent, PostgresOptions, blocking, users_checks};
+use super::{PostgresComponent, PostgresOptions, blocking, preload, users_checks};
 use crate::sandbox::engine::{Engine, Spec, environment, give};
 use crate::sandbox::{Site, fault};
 
@@ -87,6 +87,7 @@ impl PostgresSandbox {
         let (_, programs, place) = self.server()?;
         let (site, cancel) = (Arc::clone(&self.site), context.cancel.clone());
         let major = details.server.major();
+        let preload = details.server.preload.clone().unwrap_or_default();
         let initialised = blocking(move || {
             let user = site.confinement.user(SUPERUSER);
             give(&place, user.as_ref())?;
@@ -109,7 +110,7 @@ impl PostgresSandbox {
                     .because(why)
                     .hint("the programs must be readable by the user `postgres` when rekindle runs as root"));
             }
-            launch(&site, &place, &programs, Origin::Empty)
+            launch(&site, &place, &programs, Origin::Empty, &preload)
         });
         initialised.await
     }
@@ -237,7 +238,7 @@ enum Origin {
 }
 
 /// Starts the server on the cluster of a place. Blocking.
-fn launch(site: &Site, place: &Path, programs: &Programs, origin: Origin) -> Result<Engine> {
+fn launch(site: &Site, place: &Path, programs: &Programs, origin: Origin, preload: &str) -> Result<Engine> {
     let user = site.confinement.user(SUPERUSER);
     let write = |name: &str, text: String| {
         let path = place.join(name);
@@ -275,11 +276,11 @@ fn launch(site: &Site, place: &Path, programs: &Programs, origin: Origin) -> Res
         ("cluster_name", "rekindle sandbox".to_owned()),
     ];
     let mut settings = settings.to_vec();
+    settings.extend(preload::settings(preload));
     if origin == Origin::Restored {
         // Nothing of the old host's configuration counts: its commands would be run here.
         write("postgresql.conf", String::new())?;
         settings.push(("config_file", text(&place.join("postgresql.conf"))));
-        settings.push(("shared_preload_libraries", String::new()));
         settings.push(("restore_command", String::new()));
         settings.push(("primary_conninfo", String::new()));
     }
@@ -356,11 +357,13 @@ impl Sandbox for PostgresSandbox {
         let (site, version) = (Arc::clone(&self.site), programs.version.clone());
         let launched = blocking(move || {
             give(&place, site.confinement.user(SUPERUSER).as_ref())?;
-            launch(&site, &place, &programs, Origin::Restored)
+            let libraries = preload::in_directory(&place.join("data"));
+            Ok((launch(&site, &place, &programs, Origin::Restored, &libraries)?, libraries))
         });
-        let engine = Arc::new(launched.await?);
+        let (engine, libraries) = launched.await?;
+        let engine = Arc::new(engine);
         self.runs(&engine);
-        self.ready(&engine, &server, context).await?;
+        self.ready(&engine, &server, context).await.map_err(|fault| preload::lacking(fault, &libraries))?;
         Ok(Proved {
             engine: Some(format!("PostgreSQL {version}")),
             ready_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::container_stack::{ContainerStack, POSTGRES_PASSWORD, REDIS_PASSWORD};
+use super::stack::wait_until;
 
 const CARDS: &str = "CREATE ROLE shop_owner LOGIN PASSWORD 'canary-role';
     CREATE TABLE cards (id int PRIMARY KEY, name text NOT NULL, price numeric NOT NULL);
@@ -74,6 +75,35 @@ fn a_stack_comes_back_after_containers_and_volumes_are_gone() {
     assert_eq!(one.fingerprint(), before);
     let refused = one.stack.place.ends(2, &["restore", &point, "cache", "--in-place", "--discard-old"]);
     refused.says("RK-CL-001", &["the old state is brought back"]);
+}
+
+#[test]
+fn a_recovery_stops_the_services_first_and_starts_all_of_them_last_also_after_a_kill() {
+    let one = ContainerStack::start();
+    fill(&one);
+    let before = one.fingerprint();
+    one.stack.complete();
+    one.destroy();
+    one.create();
+    // After a loss, not everything runs.
+    one.podman.podman(&["stop", "-t", "0", "shop-frontend"]);
+    let place = &one.stack.place;
+    let only = ["recover", "--replace", "--only", "database", "--only", "cache"];
+    let plan = place.json(0, &[&only[..], &["--dry-run"]].concat());
+    let steps = plan["result"]["plan"]["steps"].as_array().unwrap();
+    let step =
+        |step: &Value| format!("{} {}", step["act"].as_str().unwrap(), step["component"].as_str().unwrap_or("-"));
+    assert_eq!((step(&steps[0]), step(&steps[steps.len() - 1])), ("stop -".to_owned(), "start -".to_owned()), "{plan}");
+    let mut child = one.stack.start(&only);
+    wait_until("the services are stopped", || !one.podman.runs("shop-redis"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let answer = place.json(0, &["recover", "--resume"]);
+    assert_eq!(answer["result"]["started"], true, "{answer}");
+    assert_eq!(one.fingerprint(), before);
+    let started = ["shop-redis", "shop-backend", "shop-frontend"].map(|name| one.podman.started(name));
+    assert!(started.is_sorted(), "{started:?}");
+    assert!(["shop-postgres", "shop-redis", "shop-backend", "shop-frontend"].iter().all(|name| one.podman.runs(name)));
 }
 
 fn hooks_run_inside(one: &mut ContainerStack) {

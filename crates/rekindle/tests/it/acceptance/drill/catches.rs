@@ -4,267 +4,23 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use rekindle_core::entry::{Closing, ContentRead, EntryPath, ReadFault};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::objective::{Objective, Verdict};
-use rekindle_core::point::RecoveryPoint;
-use rekindle_core::port::{
-    Clock, Finding, Materialize, Materialized, PartReader, Quiet, Repository, RestoreReport, RunContext, StoredEntry,
-    WriteSession,
-};
-use rekindle_core::proof_record::{ComponentProof, Outcome};
-use rekindle_core::sandbox::{Opened, Proved, Sandbox};
-use rekindle_core::{Cancel, ComponentId, PointId, Result, RunId, Secret};
-use rekindle_engine::drill::{DrillItem, DrillPlan, Way, drill, exit_code};
-use rekindle_repo::{Repo, RepoOptions};
-use rekindle_sources::hook::ProcessHooks;
+use rekindle_core::port::RestoreReport;
+use rekindle_core::proof_record::Outcome;
+use rekindle_core::sandbox::Sandbox;
 use rekindle_sources::postgres::PostgresSandbox;
 use rekindle_sources::redis::RedisSandbox;
-use rekindle_sources::sandbox::{Checks, DirectorySandbox, Site, SiteOptions};
-use rekindle_store::StoreOptions;
+use rekindle_sources::sandbox::{Checks, DirectorySandbox};
 use rekindle_testkit::fixtures::redis_data;
 use rekindle_testkit::grafana::GrafanaFiles;
 use rekindle_testkit::{Postgres, PostgresOptions, Redis, RedisOptions};
 use serde_json::json;
 
-use super::super::stack::{REPOSITORY_PASSWORD, Stack};
-use super::{nothing_is_left, outcomes, pairs, sandboxes, small_database, stack};
-
-/// Changes what a part gives for one path, and what its manifest says.
-#[derive(Clone, Default)]
-struct Lie {
-    record: Option<fn(&mut ComponentRecord)>,
-    /// The content of this path is cut by so many bytes.
-    cut: Option<(&'static str, usize)>,
-    /// This path gives the content of the same path in another point.
-    other: Option<(&'static str, PointId)>,
-}
-
-/// A repository that lies about one thing.
-struct Liar {
-    repo: Repo,
-    lie: Lie,
-}
-
-impl Repository for Liar {
-    fn begin(&self, context: &RunContext) -> Result<Arc<dyn WriteSession>> {
-        self.repo.begin(context)
-    }
-
-    fn points(&self) -> Result<Vec<RecoveryPoint>> {
-        self.repo.points()
-    }
-
-    fn open(&self, point: &PointId, component: &ComponentId) -> Result<Arc<dyn PartReader>> {
-        let part = self.repo.open(point, component)?;
-        let mut record = part.record().clone();
-        if let Some(change) = self.lie.record {
-            change(&mut record);
-        }
-        let other = match &self.lie.other {
-            Some((path, point)) => Some((*path, self.repo.open(point, component)?)),
-            None => None,
-        };
-        Ok(Arc::new(LyingPart { part, record, cut: self.lie.cut, other }))
-    }
-}
-
-struct LyingPart {
-    part: Arc<dyn PartReader>,
-    record: ComponentRecord,
-    cut: Option<(&'static str, usize)>,
-    other: Option<(&'static str, Arc<dyn PartReader>)>,
-}
-
-impl PartReader for LyingPart {
-    fn record(&self) -> &ComponentRecord {
-        &self.record
-    }
-
-    fn list(&self, within: Option<&EntryPath>) -> Result<Box<dyn Iterator<Item = Result<StoredEntry>> + Send>> {
-        self.part.list(within)
-    }
-
-    fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>> {
-        if let Some((_, other)) = self.other.as_ref().filter(|(name, _)| path.to_string() == *name) {
-            return other.open(path);
-        }
-        let content = self.part.open(path)?;
-        match self.cut.filter(|(name, _)| path.to_string() == *name) {
-            None => Ok(content),
-            Some((_, bytes)) => Ok(Box::new(Cut::new(content, bytes))),
-        }
-    }
-
-    fn materialize(&self, request: &Materialize, context: &RunContext) -> Result<Materialized> {
-        self.part.materialize(request, context)
-    }
-}
-
-/// A stream without its last bytes, that says nothing about it.
-struct Cut {
-    bytes: Vec<u8>,
-    at: usize,
-    from: Box<dyn ContentRead>,
-}
-
-impl Cut {
-    fn new(mut from: Box<dyn ContentRead>, cut: usize) -> Self {
-        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
-        while let Ok(given @ 1..) = from.read(&mut buffer) {
-            bytes.extend_from_slice(&buffer[..given]);
-        }
-        bytes.truncate(bytes.len() - cut);
-        Self { bytes, at: 0, from }
-    }
-}
-
-impl ContentRead for Cut {
-    fn read(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, ReadFault> {
-        let given = buffer.len().min(self.bytes.len() - self.at);
-        buffer[..given].copy_from_slice(&self.bytes[self.at..self.at + given]);
-        self.at += given;
-        Ok(given)
-    }
-
-    fn close(self: Box<Self>) -> Result<Closing> {
-        self.from.close()
-    }
-}
-
-/// A sandbox in which something happens between the restore and the start of the engine.
-struct Meddled {
-    inner: Arc<dyn Sandbox>,
-    meddle: fn(&RestoreReport),
-}
-
-#[async_trait]
-impl Sandbox for Meddled {
-    fn component(&self) -> &ComponentId {
-        self.inner.component()
-    }
-
-    async fn open(&self, record: &ComponentRecord, context: &RunContext) -> Result<Opened> {
-        self.inner.open(record, context).await
-    }
-
-    async fn start(&self, record: &ComponentRecord, report: &RestoreReport, context: &RunContext) -> Result<Proved> {
-        (self.meddle)(report);
-        self.inner.start(record, report, context).await
-    }
-
-    async fn look(
-        &self,
-        part: Arc<dyn PartReader>,
-        report: &RestoreReport,
-        context: &RunContext,
-    ) -> Result<Vec<Finding>> {
-        self.inner.look(part, report, context).await
-    }
-
-    async fn way_in(&self, report: &RestoreReport, context: &RunContext) -> Result<Option<String>> {
-        self.inner.way_in(report, context).await
-    }
-
-    fn within_limits(&self) -> Result<()> {
-        self.inner.within_limits()
-    }
-
-    fn close(&self) -> Result<()> {
-        self.inner.close()
-    }
-}
-
-struct Now;
-
-impl Clock for Now {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
-}
-
-/// What a drill needs beside the program.
-struct Bench {
-    runtime: tokio::runtime::Runtime,
-    repo: Repo,
-    scratch: tempfile::TempDir,
-    base: PathBuf,
-}
-
-impl Bench {
-    fn of(stack: &Stack) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let url = format!("file://{}", stack.path("repo").display());
-        let store = rekindle_store::open(&StoreOptions::new(&url).unwrap()).unwrap();
-        let password = Secret::new(REPOSITORY_PASSWORD.to_owned());
-        let repo = Repo::open(store, runtime.handle().clone(), &password, RepoOptions::default()).unwrap();
-        Self { runtime, repo, scratch: tempfile::tempdir().unwrap(), base: sandboxes(stack) }
-    }
-
-    fn site(&self) -> Arc<Site> {
-        let options =
-            SiteOptions { base: self.base.clone(), memory_bytes: None, disk_bytes: None, programs: Vec::new() };
-        Arc::new(Site::make(options).unwrap())
-    }
-
-    fn newest(&self) -> RecoveryPoint {
-        self.repo.points().unwrap().pop().unwrap()
-    }
-
-    /// Drills one component of the newest point, as it is with the lie.
-    fn drill(&self, sandbox: impl FnOnce(Arc<Site>) -> Arc<dyn Sandbox>, lie: &Lie) -> ComponentProof {
-        self.drill_with(sandbox, lie, Objective::default()).0
-    }
-
-    fn drill_with(
-        &self,
-        sandbox: impl FnOnce(Arc<Site>) -> Arc<dyn Sandbox>,
-        lie: &Lie,
-        objective: Objective,
-    ) -> (ComponentProof, u8) {
-        let point = self.newest();
-        let mut manifest = point.manifest().clone();
-        for record in &mut manifest.components {
-            if let Some(change) = lie.record {
-                change(record);
-            }
-        }
-        let point = RecoveryPoint::stored(point.id().clone(), point.time(), manifest);
-        let plan = DrillPlan {
-            point,
-            items: vec![DrillItem { sandbox: sandbox(self.site()), objective, way: Way::Captured }],
-            timeout: Duration::from_mins(5),
-            jobs: 1,
-            guarantees: Vec::new(),
-        };
-        let context = RunContext {
-            run: RunId::new(jiff::Timestamp::now(), 1),
-            cancel: Cancel::new(),
-            monitor: Arc::new(Quiet),
-            clock: Arc::new(Now),
-            scratch: self.scratch.path().to_owned(),
-        };
-        let liar: Arc<dyn Repository> = Arc::new(Liar { repo: self.repo.clone(), lie: lie.clone() });
-        let work = drill(plan, liar, Arc::new(ProcessHooks), &context);
-        let mut result = self.runtime.block_on(Box::pin(work)).unwrap();
-        let exit = exit_code(&result);
-        (result.components.remove(0), exit)
-    }
-}
-
-fn id(name: &str) -> ComponentId {
-    name.parse().unwrap()
-}
-
-/// Failed, and says this somewhere.
-fn failed(what: &str, proof: &ComponentProof, says: &str) {
-    assert_eq!(proof.outcome, Outcome::Failed, "{what}: {proof:#?}");
-    let said = format!("{:?} {:?}", proof.problem, proof.findings);
-    assert!(said.contains(says), "{what}: `{says}` is not in {said}");
-}
+use super::super::stack::Stack;
+use super::bench::{Bench, Lie, Meddled, Panicking, failed, id};
+use super::{nothing_is_left, outcomes, pairs, small_database, stack};
 
 #[test]
 fn bad_backups_of_postgresql() {
@@ -336,6 +92,86 @@ fn bad_backups_of_postgresql() {
     nothing_is_left(&stack);
 }
 
+/// Sections of a dump without counted rows.
+fn uncounted(stack: &mut Stack, postgres: &Postgres, more: &str) {
+    stack.place.write("pg-password", &format!("{}\n", postgres.password()));
+    stack.set(&format!(
+        "[component.database]\nkind = \"postgres\"\nurl = \"postgres://postgres@127.0.0.1:{}/shop\"\n\
+         password = \"file:pg-password\"\n{more}",
+        postgres.port()
+    ));
+}
+
+fn first_table(record: &mut ComponentRecord) -> &mut serde_json::Value {
+    &mut record.details["databases"][0]["tables"][0]
+}
+
+#[test]
+fn an_empty_table_that_had_rows() {
+    let postgres = Postgres::start(PostgresOptions::default());
+    small_database(&postgres);
+    let mut stack = stack();
+    uncounted(&mut stack, &postgres, "");
+    postgres.psql("shop", "CREATE TABLE queue AS SELECT n FROM generate_series(1, 500) n; ANALYZE; DELETE FROM queue");
+    postgres.psql("shop", "TRUNCATE orders");
+    stack.complete();
+    let bench = Bench::of(&stack);
+    let emptied = bench.newest().id().clone();
+    postgres.psql("shop", "INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 200) n");
+    stack.complete();
+    let sandbox = |site| -> Arc<dyn Sandbox> { Arc::new(PostgresSandbox::new(site, id("database"), None)) };
+    // A queue that was emptied before the backup, whatever PostgreSQL estimates: no false alarm.
+    let good = bench.drill(sandbox, &Lie::default());
+    assert_eq!(good.outcome, Outcome::Passed, "{good:#?}");
+    assert!(format!("{:?}", good.findings).contains("2 more with or without rows as they were"), "{good:#?}");
+
+    // The dump lacks the rows that were there when it was made.
+    let other = Some(("databases/shop.dump", emptied));
+    let lie = Lie { other: other.clone(), ..Lie::default() };
+    failed("rows that nobody counted", &bench.drill(sandbox, &lie), "is empty, and it had rows");
+    let lie = Lie { record: Some(|record| first_table(record)["has_rows"] = json!(false)), ..Lie::default() };
+    failed("rows in a table that had none", &bench.drill(sandbox, &lie), "has rows, and it had none");
+
+    // Points of an older program: only an estimate is known.
+    let many: fn(&mut ComponentRecord) = |record| only_estimated(record, 5000);
+    let lie = Lie { record: Some(many), other: other.clone(), ..Lie::default() };
+    failed("many estimated rows", &bench.drill(sandbox, &lie), "had estimated 5000 rows");
+    let lie = Lie { record: Some(|record| only_estimated(record, 5)), other, ..Lie::default() };
+    let proof = bench.drill(sandbox, &lie);
+    assert_eq!(proof.outcome, Outcome::Unproved, "few estimated rows: {proof:#?}");
+    nothing_is_left(&stack);
+}
+
+/// As a point of an older program says it.
+fn only_estimated(record: &mut ComponentRecord, rows: i64) {
+    for table in record.details["databases"][0]["tables"].as_array_mut().unwrap() {
+        table.as_object_mut().unwrap().remove("has_rows");
+        table["estimated_rows"] = json!(if table["name"] == "orders" { rows } else { 0 });
+    }
+}
+
+#[test]
+fn a_library_that_has_to_be_preloaded_is_there_or_nothing_is_proved() {
+    let library = ("shared_preload_libraries".to_owned(), "pg_stat_statements".to_owned());
+    let postgres = Postgres::start(PostgresOptions { settings: vec![library], ..PostgresOptions::default() });
+    small_database(&postgres);
+    postgres.psql("shop", "CREATE EXTENSION pg_stat_statements");
+    let mut stack = stack();
+    // The view refuses when the library was not loaded at the start.
+    uncounted(&mut stack, &postgres, "checks = [\"SELECT count(*) >= 0 FROM pg_stat_statements\"]");
+    stack.complete();
+    let answer = stack.place.json(0, &["drill"]);
+    assert_eq!(outcomes(&answer), pairs(&[("database", "passed")]), "{answer:#}");
+    let bench = Bench::of(&stack);
+    let sandbox = |site| -> Arc<dyn Sandbox> { Arc::new(PostgresSandbox::new(site, id("database"), None)) };
+    let lie =
+        Lie { record: Some(|r| r.details["server"]["preload"] = json!("library_of_another_world")), ..Lie::default() };
+    let (proof, exit) = bench.drill_with(sandbox, &lie, Objective::default());
+    assert_eq!((proof.outcome, exit), (Outcome::Unproved, 4), "{proof:#?}");
+    assert!(proof.problem.unwrap().message.contains("library_of_another_world"));
+    nothing_is_left(&stack);
+}
+
 #[test]
 fn a_restore_that_is_too_slow_misses_its_objective() {
     let mut stack = stack();
@@ -354,6 +190,9 @@ fn a_restore_that_is_too_slow_misses_its_objective() {
     assert!(matches!(proof.rto, Verdict::Missed(_)));
     let objective = Objective { rto_seconds: Some(3600), ..Objective::default() };
     assert_eq!(bench.drill_with(sandbox, &Lie::default(), objective).1, 0);
+    // Limits that nobody looks at any more end the drill.
+    let panicking = |site| -> Arc<dyn Sandbox> { Arc::new(Panicking { inner: sandbox(site) }) };
+    failed("a panic in the look at the limits", &bench.drill(panicking, &Lie::default()), "limits of the sandbox");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Drills through the program, on real servers: what passes, what is recorded, what is left behind.
 
+mod bench;
 mod catches;
 mod faults;
 mod peek;
