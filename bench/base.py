@@ -19,13 +19,19 @@ from tools import PASSWORD, REKINDLE, ROOT, quietly
 TOOLS = pathlib.Path(os.environ.get("REKINDLE_TOOLS", ROOT / ".tools"))
 
 
+def own(directory):
+    """A new directory that the server's user may write to."""
+    directory.mkdir(mode=0o700)
+    shutil.chown(directory, "postgres") if os.getuid() == 0 else None
+    return directory
+
+
 class Cluster:
     """A server with a database of so many MiB, like pgbench's but less compressible."""
 
     def __init__(self, work, name, binaries, mebibytes, settings=""):
         self.work, self.bin, self.port = work / name, binaries, free_port()
-        self.work.mkdir()
-        shutil.chown(self.work, "postgres") if os.getuid() == 0 else None
+        own(self.work)
         self.data = self.work / "data"
         quietly(as_postgres([self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-k"]), {})
         fixed = f"-c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
@@ -48,6 +54,11 @@ class Cluster:
         for statement in statements:
             quietly([self.bin / "psql", "-X", "-q", "-c", statement], self.environment)
 
+    def change(self, number):
+        """One row in a hundred, other ones for each number."""
+        low = number * self.rows // 50
+        self.sql(f"UPDATE events SET amount = amount + 1 WHERE id BETWEEN {low} AND {low + self.rows // 100}")
+
     def stop(self):
         quietly(as_postgres([self.bin / "pg_ctl", "-D", self.data, "-m", "immediate", "-w", "stop"]), {})
 
@@ -62,6 +73,7 @@ class Rekindle:
         self.config.write_text(
             f"""[stack]
 name = "bench"
+state-dir = "{work}/state"
 [repository]
 url = "file://{work}/repository"
 password = "file:{work}/key"
@@ -77,13 +89,13 @@ bin-dir = "{cluster.bin}"
     def backup(self):
         return [REKINDLE, "--config", self.config, "--quiet", "backup"]
 
-    def files(self, target):
-        """The files alone, as the peers restore them: without starting a server."""
+    def restic(self, target):
+        """Stock restic, of the same repository."""
         environment = {"RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(self.work / "repository")}
         return ["restic", "--no-cache", "restore", "latest", "--target", target], environment
 
-    def restore(self, target):
-        return [REKINDLE, "--config", self.config, "--quiet", "restore", "latest", "database", "--to", target]
+    def restore(self, target, *more):
+        return [REKINDLE, "--config", self.config, "--quiet", "restore", "database", "--immediate", "--to", target, *more]
 
 
 class PgBackRest:
@@ -169,7 +181,7 @@ def bench(work, options):
         if not shutil.which(program):
             sys.exit(f"{program} is not installed: apt-get install pgbackrest barman zstd")
     print(f"\n## Base backups, {options.size} MiB of rows, {options.rounds} rounds\n")
-    table = Table(["full", "second, 1 % changed", "restore"])
+    table = Table(["full", "second on 15, 1 % changed", "second on 17, 1 % changed", "restore"])
     bench_15(work, options, table)
     bench_17(work, options, table)
     table.show()
@@ -177,12 +189,7 @@ def bench(work, options):
 
 def bench_15(work, options, table):
     binaries = pathlib.Path("/usr/lib/postgresql/15/bin")
-    peer_work = work / "pgbackrest"
-    peer_work.mkdir()
-    shutil.chown(peer_work, "postgres") if os.getuid() == 0 else None
-    barman_work = work / "barman"
-    barman_work.mkdir()
-    shutil.chown(barman_work, "postgres") if os.getuid() == 0 else None
+    peer_work, barman_work = own(work / "pgbackrest"), own(work / "barman")
     socket = work / "base15"
     archive = f"pgbackrest --config={peer_work}/pgbackrest.conf --stanza=bench archive-push %p"
     settings = f"-c archive_mode=on -c unix_socket_directories={socket}"
@@ -199,17 +206,16 @@ def bench_15(work, options, table):
             table.add("pg_basebackup|zstd -T2", "full", run(["bash", "-c", f"set -o pipefail; {pipe}"], cluster.environment))
             table.add("pgBackRest", "full", run(peer.command("backup", "--type=full")))
             table.add("barman", "full", run(barman.command("backup", "--wait")))
-            command, environment = ours.files(work / "restored-restic")
+            # A directory that recovers when it is started, as the peers leave one.
+            table.add("rekindle", "restore", run(ours.restore(work / "restored-rekindle", "--no-start")))
+            command, environment = ours.restic(work / "restored-restic")
             table.add("restic, of rekindle's files", "restore", run(command, environment))
             if options.restore:
-                table.add("rekindle", "restore", run(ours.restore(work / "restored-rekindle")))
-            target = work / "restored-pgbackrest"
-            target.mkdir(mode=0o700)
-            shutil.chown(target, "postgres") if os.getuid() == 0 else None
+                proved = run(ours.restore(work / "restored-proved"))
+                table.add("rekindle, started and proved", "restore", proved)
+            target = own(work / "restored-pgbackrest")
             table.add("pgBackRest", "restore", run(peer.command("restore", f"--pg1-path={target}")))
-            target = work / "restored-barman"
-            target.mkdir(mode=0o700)
-            shutil.chown(target, "postgres") if os.getuid() == 0 else None
+            target = own(work / "restored-barman")
             table.add("barman", "restore", run(barman.command("recover", after=["latest", target / "data"])))
             pipe = f"zstd -q -dc -T2 {work}/base.tar.zst | tar -x -C {work}/restored-tar"
             (work / "restored-tar").mkdir()
@@ -219,6 +225,10 @@ def bench_15(work, options, table):
                 f"pg_basebackup|zstd {(work / 'base.tar.zst').stat().st_size >> 20}",
                 file=sys.stderr,
             )
+            cluster.change(number)
+            # 15 sends everything; what did not change is not stored again. pgBackRest 2.45 copies whole changed files.
+            table.add("rekindle", "second on 15, 1 % changed", run(ours.backup()))
+            table.add("pgBackRest", "second on 15, 1 % changed", run(peer.command("backup", "--type=incr")))
             for place in work.glob("restored-*"):
                 shutil.rmtree(place)
             shutil.rmtree(ours.work)
@@ -229,7 +239,7 @@ def bench_15(work, options, table):
 
 def bench_17(work, options, table):
     cluster = Cluster(work, "base17", TOOLS / "pg" / "17" / "bin", options.size, "-c summarize_wal=on")
-    scenario = "second, 1 % changed"
+    scenario = "second on 17, 1 % changed"
     try:
         ours = Rekindle(work / "rekindle-17", cluster)
         run(ours.backup())
@@ -238,8 +248,7 @@ def bench_17(work, options, table):
         basebackup = [cluster.bin / "pg_basebackup", "-c", "fast", "-X", "fetch", "-D"]
         run([*basebackup, first], cluster.environment)
         for number in range(options.rounds):
-            low = number * cluster.rows // 50
-            cluster.sql(f"UPDATE events SET amount = amount + 1 WHERE id BETWEEN {low} AND {low + cluster.rows // 100}")
+            cluster.change(number)
             table.add("rekindle", scenario, run(ours.backup()))
             target = work / f"second-{number}"
             arguments = [f"--incremental={first}/backup_manifest"]

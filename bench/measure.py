@@ -45,9 +45,10 @@ class Table:
         self.scenarios = scenarios
         self.figures = {}
 
-    def add(self, tool, scenario, figures):
+    def add(self, tool, scenario, figures, tell=True):
         self.figures.setdefault(scenario, {}).setdefault(tool, []).append(figures)
-        print(f"  {scenario}: {tool}: {figures.wall:.2f} s", file=sys.stderr)
+        if tell:
+            print(f"  {scenario}: {tool}: {figures.wall:.2f} s", file=sys.stderr)
 
     def show(self, ours="rekindle"):
         print("| scenario | tool | wall s | CPU s | peak MiB | rekindle / it |")
@@ -60,4 +61,5 @@ class Table:
                 wall = statistics.median(f.wall for f in rows[tool])
                 cpu = statistics.median(f.cpu for f in rows[tool])
                 peak = max(f.peak_mib for f in rows[tool])
-                print(f"| {scenario} | {tool} | {wall:.2f} | {cpu:.2f} | {peak:.0f} | {base / wall:.2f} |")
+                digits = 2 if wall >= 1 else 3
+                print(f"| {scenario} | {tool} | {wall:.{digits}f} | {cpu:.{digits}f} | {peak:.0f} | {base / wall:.2f} |")

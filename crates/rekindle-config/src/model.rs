@@ -158,7 +158,7 @@ pub struct Repository {
     /// `file:///…`, `s3://…`, `gs://…` or `az://…`; holds no credentials.
     pub url: String,
     pub password: SecretRef,
-    /// zstd level, 1 ..= 22.
+    /// zstd level, 1 ..= 22. By default 3, and 1 for streams.
     pub compression: Option<i32>,
     /// Whether the opened key may be kept on this host; only asked for passwords that lie here anyway.
     pub key_cache: bool,

@@ -249,7 +249,7 @@ pub(crate) const REPOSITORY: &[Key] = &[
         Shape::Secret,
         "The repository's password. Without it nothing can be restored: keep a copy elsewhere.",
     ),
-    key("compression", Shape::Integer { min: 1, max: 22 }, "zstd level."),
+    key("compression", Shape::Integer { min: 1, max: 22 }, "zstd level (default 3, for dumps and base backups 1)."),
     key(
         "key-cache",
         Shape::Bool,

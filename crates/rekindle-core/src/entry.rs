@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 
 use crate::fault::Fault;
 
@@ -251,6 +252,23 @@ pub trait ContentSource: Send {
     fn unchanged(self: Box<Self>, size: u64);
 }
 
+/// Content of which only some pieces changed. Either it is taken `whole`, or: `begin`, then `read` for every
+/// chunk that is not taken over, in ascending order, then `close`.
+pub trait PatchSource: Send {
+    /// Its length in bytes, as in the attributes of the entry.
+    fn size(&self) -> u64;
+    /// Chunks have this length, but the last one. `false`: that does not go, and it is to be taken whole.
+    fn begin(&mut self, chunk_bytes: u64) -> bool;
+    /// Whether a byte of this chunk may differ from the earlier content. What lies behind the end of that always does.
+    fn changes(&self, chunk: Range<u64>) -> bool;
+    /// Fills `chunk` with the content from `at` on.
+    fn read(&mut self, at: u64, chunk: &mut [u8]) -> Result<(), ReadFault>;
+    /// After the last chunk. A change that was not asked for is an error.
+    fn close(self: Box<Self>) -> Result<Closing, Fault>;
+    /// The whole content, read now.
+    fn whole(self: Box<Self>) -> Result<Box<dyn ContentRead>, Fault>;
+}
+
 /// How the bytes of an entry are to be had.
 pub enum Content {
     /// There are none: directories, links, special files.
@@ -266,6 +284,10 @@ pub enum Content {
     /// takes it over unread when it still holds all of it and its length is the one in the
     /// attributes; otherwise it is opened like a file.
     Unchanged(Box<dyn ContentSource>),
+    /// The source knows that this is what the earlier tree has under the same path, but for some pieces.
+    /// The repository takes chunks without a change over unread when it still holds all of them, cut in
+    /// the same way; otherwise it reads the whole content, as of a member.
+    Patched(Box<dyn PatchSource>),
 }
 
 impl fmt::Debug for Content {
@@ -276,6 +298,7 @@ impl fmt::Debug for Content {
             Self::Member(_) => "Member",
             Self::File(_) => "File",
             Self::Unchanged(_) => "Unchanged",
+            Self::Patched(_) => "Patched",
         })
     }
 }

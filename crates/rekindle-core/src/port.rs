@@ -4,6 +4,7 @@
 //! store, materialize) is blocking and pulled on its own threads, with bounded memory.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -282,6 +283,12 @@ pub trait PartReader: Send + Sync {
     /// The content of a file as a stream that is checked against its hashes while it is read:
     /// damage is an `Err`, never short or wrong bytes. `close` gives `Keep`. Blocking.
     fn open(&self, path: &EntryPath) -> Result<Box<dyn ContentRead>>;
+    /// The same for parts of a file that lie on borders of its chunks, one after the other; a part may reach beyond
+    /// the end. A reader that only knows whole files says so. Blocking.
+    fn open_parts(&self, path: &EntryPath, parts: &[Range<u64>]) -> Result<Box<dyn ContentRead>> {
+        let what = format!("read {} parts of `{path}`", parts.len());
+        Err(Fault::new(crate::codes::RUN_BUG, what).because("whole files only can be read here"))
+    }
     /// Writes the entries below `request.within` into a directory, in parallel, checked against
     /// hashes, with attributes, fsynced. Goes on past damage and lists it. Blocking.
     fn materialize(&self, request: &Materialize, context: &RunContext) -> Result<Materialized>;

@@ -1,7 +1,7 @@
 //! Counting what was given and what is held, in a way that two sides can compare.
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use crate::entry::{EntryKind, EntryPath};
 
@@ -32,6 +32,30 @@ pub enum Counted {
     Read { bytes: u64, hash: u128 },
     /// This many bytes were taken over unread.
     Unchanged { bytes: u64 },
+    /// Of this many bytes, `given` were read in pieces that [`Pieces`] hashed, the others taken over unread.
+    Patched { bytes: u64, given: u64, hash: u128 },
+}
+
+/// The pieces that were read of a content that was taken over otherwise.
+#[derive(Clone, Default)]
+pub struct Pieces {
+    given: u64,
+    hash: Xxh3Default,
+}
+
+impl Pieces {
+    /// Counts a piece that stands at this place.
+    pub fn add(&mut self, at: u64, piece: &[u8]) {
+        self.given += piece.len() as u64;
+        self.hash.update(&at.to_le_bytes());
+        self.hash.update(&(piece.len() as u64).to_le_bytes());
+        self.hash.update(piece);
+    }
+
+    /// For a content of this many bytes.
+    pub fn of(&self, bytes: u64) -> Counted {
+        Counted::Patched { bytes, given: self.given, hash: self.hash.digest128() }
+    }
 }
 
 impl Tally {
@@ -41,6 +65,7 @@ impl Tally {
             Counted::Nothing => (b'-', 0, 0),
             Counted::Read { bytes, hash } => (b'r', bytes, hash),
             Counted::Unchanged { bytes } => (b'u', bytes, 0),
+            Counted::Patched { bytes, hash, .. } => (b'p', bytes, hash),
         };
         let mut record = Vec::with_capacity(path.as_bytes().len() + 26);
         record.extend_from_slice(&[kind.tag(), mark]);
@@ -49,9 +74,11 @@ impl Tally {
         record.extend_from_slice(path.as_bytes());
         self.entries += 1;
         self.bytes += bytes;
-        if matches!(counted, Counted::Unchanged { .. }) {
-            self.unchanged_bytes += bytes;
-        }
+        self.unchanged_bytes += match counted {
+            Counted::Nothing | Counted::Read { .. } => 0,
+            Counted::Unchanged { bytes } => bytes,
+            Counted::Patched { bytes, given, .. } => bytes.saturating_sub(given),
+        };
         self.fingerprint = self.fingerprint.wrapping_add(xxh3_128(&record));
     }
 }
@@ -88,6 +115,15 @@ mod tests {
         assert_eq!(tally(&[a, b]), tally(&[b, a]));
         assert_ne!(tally(&[a, b]), tally(&[("a", b.1), ("b", a.1)]), "swapped content");
         assert_ne!(tally(&[a]), tally(&[("a", Counted::Unchanged { bytes: 3 })]));
+        let pieces = |pieces: &[(u64, &[u8])]| {
+            let mut counted = Pieces::default();
+            pieces.iter().for_each(|(at, piece)| counted.add(*at, piece));
+            tally(&[("a", counted.of(9))])
+        };
+        let (two, moved, joined) =
+            (pieces(&[(0, b"x"), (4, b"y")]), pieces(&[(0, b"x"), (5, b"y")]), pieces(&[(0, b"xy")]));
+        assert_eq!((two.bytes, two.unchanged_bytes), (9, 7));
+        assert!(two != moved && two != joined, "the place of a piece counts");
         assert_ne!(tally(&[a, a]).fingerprint, tally(&[a]).fingerprint);
     }
 

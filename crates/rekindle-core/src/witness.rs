@@ -4,15 +4,18 @@
 //! byte that leaves the source and counts an entry only after its end was reached and its producer
 //! confirmed it. The repository counts for itself what it stored; `Part::join` compares the two.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::entry::{Closing, Content, ContentRead, ContentSource, Entries, Entry, EntryKind, EntryPath, ReadFault};
+use crate::entry::{
+    Closing, Content, ContentRead, ContentSource, Entries, Entry, EntryKind, EntryPath, PatchSource, ReadFault,
+};
 use crate::fault::Fault;
 use crate::proof::StreamDigest;
-use crate::tally::{Counted, Tally};
+use crate::tally::{Counted, Pieces, Tally};
 
 /// Counts what a source gives. Cloning shares the count.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +102,9 @@ impl Watched {
             }
             Content::File(inner) => Content::File(Box::new(WatchedSource { place, inner })),
             Content::Unchanged(inner) => Content::Unchanged(Box::new(WatchedSource { place, inner })),
+            Content::Patched(inner) => {
+                Content::Patched(Box::new(WatchedPatch { place, inner, pieces: Box::default() }))
+            }
         };
         Entry { content, ..entry }
     }
@@ -125,6 +131,47 @@ impl ContentSource for WatchedSource {
     fn unchanged(self: Box<Self>, size: u64) {
         self.place.witness.count(&self.place.path, &self.place.kind, Counted::Unchanged { bytes: size });
         self.inner.unchanged(size);
+    }
+}
+
+struct WatchedPatch {
+    place: Place,
+    inner: Box<dyn PatchSource>,
+    pieces: Box<Pieces>,
+}
+
+impl PatchSource for WatchedPatch {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn begin(&mut self, chunk_bytes: u64) -> bool {
+        self.inner.begin(chunk_bytes)
+    }
+
+    fn changes(&self, chunk: Range<u64>) -> bool {
+        self.inner.changes(chunk)
+    }
+
+    fn read(&mut self, at: u64, chunk: &mut [u8]) -> Result<(), ReadFault> {
+        self.inner.read(at, chunk)?;
+        self.pieces.add(at, chunk);
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<Closing, Fault> {
+        let Self { place, inner, pieces } = *self;
+        let size = inner.size();
+        let closing = inner.close()?;
+        if let Closing::Keep(_) = closing {
+            place.witness.count(&place.path, &place.kind, pieces.of(size));
+        }
+        Ok(closing)
+    }
+
+    fn whole(self: Box<Self>) -> Result<Box<dyn ContentRead>, Fault> {
+        let inner = self.inner.whole()?;
+        Ok(Box::new(WatchedRead { place: self.place, inner, bytes: 0, hash: Box::default(), sha256: None }))
     }
 }
 

@@ -28,6 +28,8 @@ const KEY_FILES_MAX: usize = 64;
 pub struct RepoOptions {
     /// Level of zstd: -7 to 22.
     pub compression_level: i32,
+    /// The same for streams (dumps, base backups): a server sends them while it holds a snapshot or a backup open.
+    pub stream_level: i32,
     /// Threads that hash, compress and encrypt; 0 means one per core.
     pub workers: usize,
     /// Uploads at the same time.
@@ -47,6 +49,7 @@ impl Default for RepoOptions {
     fn default() -> Self {
         Self {
             compression_level: 3,
+            stream_level: 1,
             workers: 0,
             uploads: 4,
             pack_bytes: 16 << 20,

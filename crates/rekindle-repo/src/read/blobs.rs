@@ -42,6 +42,12 @@ impl BlobReader {
         Err(first.unwrap_or_else(|| self.index.absent(kind, id)))
     }
 
+    /// Length of the content of a data blob.
+    pub(crate) fn length(&self, id: &Id) -> Result<u64> {
+        let location = self.index.find(BlobKind::Data, id).next();
+        location.map(|there| there.blob.content_length()).ok_or_else(|| self.index.absent(BlobKind::Data, id))
+    }
+
     /// A directory, as stored: names and order are not checked.
     pub(crate) fn tree(&self, id: &Id) -> Result<Vec<Node>> {
         let json = self.blob(BlobKind::Tree, id, &mut Opener::new())?;

@@ -1,5 +1,7 @@
 //! A component of a point (or any directory of a foreign snapshot), for reading.
 
+use std::ops::Range;
+
 use rekindle_core::entry::{ContentRead, EntryKind, EntryPath};
 use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::port::{Materialize, Materialized, PartReader, RunContext, StoredEntry};
@@ -68,6 +70,32 @@ impl PartReader for RepoPart {
                     .because("it is not a file"))
             }
         }
+    }
+
+    fn open_parts(&self, path: &EntryPath, parts: &[Range<u64>]) -> Result<Box<dyn ContentRead>> {
+        let mut node = find(&self.reader, &self.tree, path)?;
+        let what = || format!("read {} parts of `{path}`", parts.len());
+        let NodeContent::Blobs(ids) = node.content else {
+            return Err(Fault::new(codes::REPO_NO_ENTRY, what()).because("it is not a file"));
+        };
+        let (mut wanted, mut parts, mut at) = (Vec::new(), parts.iter().peekable(), 0);
+        node.meta.size = 0;
+        for id in ids {
+            let length = self.reader.length(&id)?;
+            let end = at + length;
+            while parts.next_if(|part| part.end <= at).is_some() {}
+            if let Some(part) = parts.peek().filter(|part| part.start < end) {
+                if at < part.start || part.end < end {
+                    return Err(
+                        Fault::new(codes::RUN_BUG, what()).because("they do not lie on the borders of its chunks")
+                    );
+                }
+                wanted.push(id);
+                node.meta.size += length;
+            }
+            at = end;
+        }
+        Ok(Box::new(Stream::new(SharedReader::clone(&self.reader), node.meta, wanted)?))
     }
 
     fn materialize(&self, request: &Materialize, context: &RunContext) -> Result<Materialized> {

@@ -12,7 +12,7 @@ use rekindle_core::{Class, ComponentId, Fault, PointId, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
 use super::Session;
-use super::job::ComponentRun;
+use super::job::{ComponentRun, Effort};
 use super::seal::Sealer;
 use crate::chunker::{Chunking, Cutter};
 use crate::format::node::{Node, NodeContent};
@@ -112,7 +112,9 @@ impl Session {
         let own: ComponentId = "manifest".parse().map_err(|bad| Fault::new(codes::RUN_BUG, "commit").because(bad))?;
         let (run, _reports) = self.run_of(&own, None);
         let mut sealer = Sealer::new(&self.shared)?;
-        let mut store = |run: &Arc<ComponentRun>, kind, content: &[u8]| sealer.store(&self.shared, run, kind, content);
+        let mut store = |run: &Arc<ComponentRun>, kind, content: &[u8]| {
+            sealer.store(&self.shared, run, kind, Effort::Files, content)
+        };
         let synthetic = |kind| Meta::synthetic(kind, manifest.finished);
         let mut files: Vec<(&str, &[u8])> = vec![(MANIFEST_NAME, &json)];
         files.extend(draft.attachments().iter().map(|one| (one.name, one.content.as_slice())));

@@ -8,15 +8,15 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rekindle_core::entry::{Content, ContentSource, Entries, Entry, EntryKind, EntryPath, Meta};
 use rekindle_core::proof::StoredPart;
-use rekindle_core::tally::{Counted, Tally};
+use rekindle_core::tally::{Counted, Pieces, Tally};
 use rekindle_core::{Fault, Result, codes};
 
 use super::Shared;
 use super::cut::Cut;
 use super::directories::Finished;
-use super::earlier::{Earlier, held, unchanged};
+use super::earlier::{Earlier, held, parts, unchanged};
 use super::feed::Feed;
-use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
+use super::job::{Batch, ComponentRun, FileOutcome, Job, Report, Stored};
 use super::links::{LinkKey, LinkRole, Links};
 use super::placement::Placement;
 use super::worker::send;
@@ -27,6 +27,11 @@ use crate::format::node::{Node, NodeContent};
 const ENTRIES_IN_FLIGHT_MAX: usize = 512;
 /// Files from here on are cut on the pulling thread, so that all workers share one file.
 const BIG_FILE_BYTES: u64 = 16 << 20;
+/// Chunks go to a worker together when they have this length.
+pub(super) const BATCH_BYTES: usize = 1 << 20;
+/// Batches that are kept to be used again, and the most memory that one of them may hold.
+const SPARE_MAX: usize = 4;
+const SPARE_BYTES_MAX: usize = 4 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// An entry on its way.
@@ -54,6 +59,17 @@ pub(super) enum Settled {
     Skipped,
     Unchanged(Vec<Id>, u64),
     Read(Stored, Box<Meta>),
+    /// In part read, in part taken over.
+    Patched(Vec<Id>, u64, Box<Pieces>, Box<Meta>),
+}
+
+/// What the earlier tree has for an entry.
+enum Before {
+    Nothing,
+    /// All of it, in these blobs.
+    Same(Vec<Id>),
+    /// These chunks of it, with their lengths.
+    Parts(Vec<(Id, u64)>),
 }
 
 /// Stores one component.
@@ -72,6 +88,9 @@ pub(super) struct Puller<'a> {
     tally: Tally,
     pub(super) files: u64,
     pub(super) feed: Feed,
+    /// Chunks that wait for others to go with.
+    pub(super) batch: Batch,
+    spare: Vec<Batch>,
 }
 
 impl<'a> Puller<'a> {
@@ -97,6 +116,8 @@ impl<'a> Puller<'a> {
             tally: Tally::default(),
             files: 0,
             feed: Feed::default(),
+            batch: Batch::default(),
+            spare: Vec::new(),
         }
     }
 
@@ -131,16 +152,16 @@ impl<'a> Puller<'a> {
     fn take(&mut self, entry: Entry) -> Result<()> {
         let depth = self.placement.check(&entry)?;
         let Entry { path, meta, content } = entry;
-        let before = match &mut self.earlier {
-            None => None,
-            Some(earlier) => {
-                let node = match self.placement {
-                    Placement::Ordered { .. } => earlier.step(self.shared, depth, path.name(), &meta),
-                    Placement::Any(_) => earlier.find_path(self.shared, &path),
-                };
-                let same = if matches!(content, Content::Unchanged(_)) { held } else { unchanged };
-                node.and_then(|node| same(self.shared, node, &meta))
-            }
+        let shared = self.shared;
+        let node = self.earlier.as_mut().and_then(|earlier| match self.placement {
+            Placement::Ordered { .. } => earlier.step(shared, depth, path.name(), &meta),
+            Placement::Any(_) => earlier.find_path(shared, &path),
+        });
+        let before = match (&content, node) {
+            (_, None) => Before::Nothing,
+            (Content::Patched(_), Some(node)) => parts(shared, node, &meta).map_or(Before::Nothing, Before::Parts),
+            (Content::Unchanged(_), Some(node)) => held(shared, node, &meta).map_or(Before::Nothing, Before::Same),
+            (_, Some(node)) => unchanged(shared, node, &meta).map_or(Before::Nothing, Before::Same),
         };
         let big = meta.size >= BIG_FILE_BYTES;
         let number = self.first + self.window.len() as u64;
@@ -155,6 +176,12 @@ impl<'a> Puller<'a> {
                 self.window.push_back(waiting);
                 return self.cut_stream(number, read);
             }
+            Content::Patched(source) => {
+                waiting.state = State::Cut(Box::default());
+                self.window.push_back(waiting);
+                let parts = if let Before::Parts(parts) = before { parts } else { Vec::new() };
+                return self.cut_patched(number, source, &parts);
+            }
             Content::File(source) | Content::Unchanged(source) => source,
         };
         match self.links.role(&waiting.meta) {
@@ -166,7 +193,7 @@ impl<'a> Puller<'a> {
                 return Ok(());
             }
         }
-        if let Some(blobs) = before {
+        if let Before::Same(blobs) = before {
             let size = waiting.meta.size;
             source.unchanged(size);
             waiting.state = State::Settled(Settled::Unchanged(blobs, size));
@@ -181,6 +208,20 @@ impl<'a> Puller<'a> {
         waiting.state = State::AtWorker;
         self.window.push_back(waiting);
         self.send(Job::File { entry: number, source })
+    }
+
+    /// Hands the chunks over when there are enough of them.
+    pub(super) fn send_full_batch(&mut self) -> Result<()> {
+        if self.batch.len() >= BATCH_BYTES { self.send_batch() } else { Ok(()) }
+    }
+
+    fn send_batch(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let fresh = self.spare.pop().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batch, fresh);
+        self.send(Job::Chunks(batch))
     }
 
     pub(super) fn send(&self, job: Job) -> Result<()> {
@@ -233,6 +274,8 @@ impl<'a> Puller<'a> {
 
     /// Waits for one report.
     pub(super) fn receive(&mut self) -> Result<()> {
+        // What is waited for may be among the chunks that were not handed over yet.
+        self.send_batch()?;
         loop {
             match self.reports.recv_timeout(LOOK_EVERY) {
                 Ok(report) => return self.take_report(report),
@@ -258,12 +301,17 @@ impl<'a> Puller<'a> {
                 self.waiting(entry)?.state = State::Settled(settled);
                 Ok(())
             }
-            Report::Chunk { entry, part, id } => {
-                let id = id?;
-                match &mut self.waiting(entry)?.state {
-                    State::Cut(cut) => cut.stored(part, id),
-                    _ => Err(misplaced()),
+            Report::Chunks { batch, ids } => {
+                for ((chunk, _), id) in batch.chunks().zip(ids?) {
+                    match &mut self.waiting(chunk.entry)?.state {
+                        State::Cut(cut) => cut.stored(chunk.part, id)?,
+                        _ => return Err(misplaced()),
+                    }
                 }
+                if self.spare.len() < SPARE_MAX && batch.capacity() <= SPARE_BYTES_MAX {
+                    self.spare.push(batch.renewed());
+                }
+                Ok(())
             }
         }
     }
@@ -290,6 +338,12 @@ impl<'a> Puller<'a> {
                 meta.size = bytes;
                 self.settle_link(link, Some(&blobs));
                 (blobs, Counted::Unchanged { bytes })
+            }
+            Settled::Patched(blobs, bytes, pieces, kept) => {
+                self.settle_link(link, None);
+                meta = *kept;
+                meta.size = bytes;
+                (blobs, pieces.of(bytes))
             }
             Settled::Read(stored, kept) => {
                 let same = kept.modified == meta.modified && stored.bytes == meta.size;

@@ -96,6 +96,16 @@ pub(super) fn held(shared: &Shared, before: &Node, now: &Meta) -> Option<Vec<Id>
     if files && before.meta.size == now.size { whole(shared, blobs, now.size) } else { None }
 }
 
+/// The blobs of an earlier file with the lengths of their contents, if all of them are still in the repository.
+pub(super) fn parts(shared: &Shared, before: &Node, now: &Meta) -> Option<Vec<(Id, u64)>> {
+    let NodeContent::Blobs(blobs) = &before.content else {
+        return None;
+    };
+    let files = before.meta.kind == EntryKind::File && now.kind == EntryKind::File;
+    let part = |id: &Id| Some((*id, shared.known.data_length(id)?));
+    if files { blobs.iter().map(part).collect() } else { None }
+}
+
 /// The blobs, if all of them are still in the repository and make up this length.
 fn whole(shared: &Shared, blobs: &[Id], size: u64) -> Option<Vec<Id>> {
     let held = blobs.iter().try_fold(0_u64, |sum, id| Some(sum + shared.known.data_length(id)?))?;

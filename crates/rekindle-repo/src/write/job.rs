@@ -50,16 +50,95 @@ pub(super) enum Job {
         entry: u64,
         source: Box<dyn ContentSource>,
     },
-    /// One chunk of a stream or of a big file.
-    Chunk { entry: u64, part: usize, content: Vec<u8> },
+    /// Chunks of streams and big files.
+    Chunks(Batch),
     /// A directory.
     Tree { id: Id, json: Vec<u8> },
 }
 
+/// Chunks that go to a worker together: handing each small one over by itself costs more than storing it.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Their contents, one after the other; what lies behind `used` means nothing.
+    bytes: Vec<u8>,
+    used: usize,
+    chunks: Vec<Chunk>,
+}
+
+/// One chunk of the content of an entry.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) entry: u64,
+    pub(super) part: usize,
+    pub(super) effort: Effort,
+    /// Where it ends in its batch.
+    end: usize,
+}
+
+impl Batch {
+    /// An empty one in the memory of one that was used.
+    pub(super) fn renewed(mut self) -> Self {
+        self.used = 0;
+        self.chunks.clear();
+        self
+    }
+
+    /// Bytes in it.
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Bytes of memory it holds.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Where the content of the next chunk goes, up to this length.
+    pub(super) fn room(&mut self, length: usize) -> &mut [u8] {
+        let end = self.used + length;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.used..end]
+    }
+
+    /// The next chunk has this length; its content is where [`Batch::room`] said.
+    pub(super) fn push(&mut self, entry: u64, part: usize, effort: Effort, length: usize) {
+        self.used += length;
+        self.chunks.push(Chunk { entry, part, effort, end: self.used });
+    }
+
+    /// Every chunk with its content.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = (&Chunk, &[u8])> {
+        let mut start = 0;
+        self.chunks.iter().map(move |chunk| (chunk, &self.bytes[std::mem::replace(&mut start, chunk.end)..chunk.end]))
+    }
+}
+
+/// How hard to try to make content small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Files and directories: [`crate::repo::RepoOptions::compression_level`].
+    Files,
+    /// What a producer sends while it waits for us: [`crate::repo::RepoOptions::stream_level`].
+    Streams,
+}
+
 /// What became of a job.
 pub(super) enum Report {
-    File { entry: u64, outcome: Result<FileOutcome> },
-    Chunk { entry: u64, part: usize, id: Result<Id> },
+    File {
+        entry: u64,
+        outcome: Result<FileOutcome>,
+    },
+    /// The batch comes back, to be used again; with it the id of each chunk.
+    Chunks {
+        batch: Batch,
+        ids: Result<Vec<Id>>,
+    },
     Tree(Result<()>),
 }
 

@@ -3,8 +3,8 @@
 //! Threads: whoever calls `store` pulls entries; one worker per core hashes, compresses and
 //! encrypts for all components; a few threads upload packs; one keeps the lock. Every queue
 //! between them is bounded, and every wait looks at the cancel flag and at the first failure.
-//! At most in memory: two waiting chunks and one chunk at work per worker, a read buffer per
-//! worker and per component, two open packs, one waiting and one per upload thread.
+//! At most in memory: two waiting jobs and one at work per worker (each a chunk, or a MiB of small
+//! ones), a read buffer per worker and per component, two open packs, one waiting and one per upload thread.
 
 mod commit;
 mod component;
@@ -18,6 +18,7 @@ mod known;
 mod links;
 mod order;
 mod packs;
+mod patch;
 mod placement;
 mod seal;
 mod worker;

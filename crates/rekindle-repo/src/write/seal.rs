@@ -4,7 +4,7 @@ use rekindle_core::{Fault, Result, codes};
 use zstd::bulk::Compressor;
 
 use super::Shared;
-use super::job::ComponentRun;
+use super::job::{ComponentRun, Effort};
 use crate::format::Id;
 use crate::format::pack::BlobKind;
 
@@ -20,26 +20,41 @@ const WORTH_PERCENT: usize = 99;
 
 /// What a worker keeps between blobs.
 pub(super) struct Sealer {
-    compressor: Option<Compressor<'static>>,
+    compressors: Option<Compressors>,
     compressed: Vec<u8>,
     sealed: Vec<u8>,
 }
 
+/// Compression contexts; each takes memory with its first use only.
+struct Compressors {
+    files: Compressor<'static>,
+    streams: Compressor<'static>,
+}
+
 impl Sealer {
-    /// With its own compression context, reused for every blob.
+    /// With its own compression contexts, reused for every blob.
     pub(super) fn new(shared: &Shared) -> Result<Self> {
-        let level = shared.repo.options().compression_level;
-        let start = || {
+        let options = shared.repo.options();
+        let start = |level| {
             Compressor::new(level).map_err(|error| Fault::new(codes::RUN_BUG, "start the compressor").because(error))
         };
-        let compressor = shared.repo.config().compression().then(start).transpose()?;
-        Ok(Self { compressor, compressed: Vec::new(), sealed: Vec::new() })
+        let both =
+            || Ok(Compressors { files: start(options.compression_level)?, streams: start(options.stream_level)? });
+        let compressors = shared.repo.config().compression().then(both).transpose()?;
+        Ok(Self { compressors, compressed: Vec::new(), sealed: Vec::new() })
     }
 
     /// Hashes a blob and stores it if nobody has; gives its id.
-    pub(super) fn store(&mut self, shared: &Shared, run: &ComponentRun, kind: BlobKind, content: &[u8]) -> Result<Id> {
+    pub(super) fn store(
+        &mut self,
+        shared: &Shared,
+        run: &ComponentRun,
+        kind: BlobKind,
+        effort: Effort,
+        content: &[u8],
+    ) -> Result<Id> {
         let id = shared.id_of(content);
-        self.store_as(shared, run, kind, id, content)?;
+        self.store_as(shared, run, kind, effort, id, content)?;
         Ok(id)
     }
 
@@ -49,13 +64,14 @@ impl Sealer {
         shared: &Shared,
         run: &ComponentRun,
         kind: BlobKind,
+        effort: Effort,
         id: Id,
         content: &[u8],
     ) -> Result<()> {
         if !shared.known.claim(kind, id) {
             return Ok(());
         }
-        let uncompressed = self.compress(kind, content)?;
+        let uncompressed = self.compress(kind, effort, content)?;
         let stored = match uncompressed {
             None => content,
             Some(_) => self.compressed.as_slice(),
@@ -71,9 +87,13 @@ impl Sealer {
     }
 
     /// Fills `compressed` and gives the original length, or `None` when it is not worth it.
-    fn compress(&mut self, kind: BlobKind, content: &[u8]) -> Result<Option<u32>> {
-        let Some(compressor) = &mut self.compressor else {
+    fn compress(&mut self, kind: BlobKind, effort: Effort, content: &[u8]) -> Result<Option<u32>> {
+        let Some(compressors) = &mut self.compressors else {
             return Ok(None);
+        };
+        let compressor = match effort {
+            Effort::Files => &mut compressors.files,
+            Effort::Streams => &mut compressors.streams,
         };
         if kind == BlobKind::Data && looks_like_noise(content) {
             return Ok(None);
@@ -100,6 +120,10 @@ fn looks_like_noise(content: &[u8]) -> bool {
         for byte in &content[piece * step..][..PROBE_PIECE_BYTES] {
             counts[usize::from(*byte)] += 1;
         }
+    }
+    // One byte in sixteen alone brings the entropy below the limit; that is most content, and cheap to see.
+    if counts.iter().any(|count| *count as usize > PROBE_PIECES * PROBE_PIECE_BYTES / 16) {
+        return false;
     }
     let total = f64::from(u32::try_from(PROBE_PIECES * PROBE_PIECE_BYTES).unwrap_or(u32::MAX));
     let bits: f64 = counts

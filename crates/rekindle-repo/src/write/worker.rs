@@ -13,11 +13,11 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Shared;
 use super::feed::Feed;
-use super::job::{ComponentRun, FileOutcome, Job, Report, Stored};
+use super::job::{Chunk, ComponentRun, Effort, FileOutcome, Job, Report, Stored};
 use super::seal::Sealer;
 use crate::format::pack::BlobKind;
 
-/// Jobs that wait, for each worker. A waiting chunk has up to 16 MiB, about 1 MiB as a rule.
+/// Jobs that wait, for each worker. One has up to 17 MiB of chunks, about 1 MiB as a rule.
 const JOBS_WAITING_PER_WORKER: usize = 2;
 /// How often a content that changes while it is read is read again before we call it a mistake
 /// of the source, which has its own, lower limit.
@@ -101,17 +101,18 @@ impl Worker {
                 Job::File { entry, source } => {
                     Report::File { entry, outcome: self.guard(&run, |worker, run| worker.file(run, source)) }
                 }
-                Job::Chunk { entry, part, content } => Report::Chunk {
-                    entry,
-                    part,
-                    id: self
-                        .guard(&run, |worker, run| worker.sealer.store(&worker.shared, run, BlobKind::Data, &content)),
-                },
-                Job::Tree { id, json } => {
-                    Report::Tree(self.guard(&run, |worker, run| {
-                        worker.sealer.store_as(&worker.shared, run, BlobKind::Tree, id, &json)
-                    }))
+                Job::Chunks(batch) => {
+                    let ids = self.guard(&run, |worker, run| {
+                        let store = |(chunk, content): (&Chunk, &[u8])| {
+                            worker.sealer.store(&worker.shared, run, BlobKind::Data, chunk.effort, content)
+                        };
+                        batch.chunks().map(store).collect()
+                    });
+                    Report::Chunks { batch, ids }
                 }
+                Job::Tree { id, json } => Report::Tree(self.guard(&run, |worker, run| {
+                    worker.sealer.store_as(&worker.shared, run, BlobKind::Tree, Effort::Files, id, &json)
+                })),
             };
             // The component may have ended with an error and not wait for reports any more.
             let _ = run.reports.send(report);
@@ -167,7 +168,7 @@ impl Worker {
             };
             hash.update(chunk);
             stored.bytes += chunk.len() as u64;
-            let id = self.sealer.store(&self.shared, run, BlobKind::Data, chunk)?;
+            let id = self.sealer.store(&self.shared, run, BlobKind::Data, Effort::Files, chunk)?;
             stored.blobs.push(id);
         }
         stored.hash = hash.digest128();

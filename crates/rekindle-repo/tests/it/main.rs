@@ -14,5 +14,6 @@ mod verify;
 mod wal;
 mod write;
 mod write_faults;
+mod write_patched;
 mod write_restic;
 mod write_support;

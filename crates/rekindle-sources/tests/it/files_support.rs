@@ -85,7 +85,7 @@ impl Collected {
 pub(crate) fn read_content(content: Content) -> Result<Option<(Vec<u8>, u64, u64, Option<Meta>)>> {
     let mut source = match content {
         Content::None => return Ok(Some((Vec::new(), 0, 0, None))),
-        Content::Stream(_) | Content::Member(_) => panic!("files give no streams"),
+        Content::Stream(_) | Content::Member(_) | Content::Patched(_) => panic!("files give no streams"),
         Content::File(source) | Content::Unchanged(source) => source,
     };
     for _ in 0..10 {

@@ -104,7 +104,7 @@ pub(crate) fn of_config(session: &Session, config: &Config, given: Option<&Secre
         StoreOptions::new(url)?
     } else {
         if let Some(level) = repository.compression {
-            repo.compression_level = level;
+            (repo.compression_level, repo.stream_level) = (level, level);
         }
         store_options(&repository.url, &repository.access)?
     };

@@ -211,6 +211,12 @@ fn stored(record: &Value) -> u64 {
     record["added_bytes"].as_u64().unwrap_or_else(|| panic!("{record:#}"))
 }
 
+/// Bytes that were not taken over from the earlier point.
+fn read(record: &Value) -> u64 {
+    let tally = |name: &str| record["tally"][name].as_u64().unwrap_or_else(|| panic!("{record:#}"));
+    tally("bytes") - tally("unchanged_bytes")
+}
+
 #[test]
 fn the_second_backup_of_17_and_18_sends_and_stores_what_changed() {
     for major in [17, 18] {
@@ -225,7 +231,7 @@ fn the_second_backup_of_17_and_18_sends_and_stores_what_changed() {
             .psql("postgres", "UPDATE cards SET face = 'changed' WHERE id <= 12000; CREATE TABLE more (n int)");
         let second = stack.backup(0);
         assert_eq!(second["details"]["taken"]["kind"], "incremental", "{second:#}");
-        for (what, value) in [("sent", transferred as fn(&Value) -> u64), ("stored", stored)] {
+        for (what, value) in [("sent", transferred as fn(&Value) -> u64), ("stored", stored), ("read", read)] {
             let (before, after) = (value(&first), value(&second));
             assert!(after * 10 <= before, "{major}: {what} {after} of {before} bytes");
         }

@@ -12,7 +12,8 @@ use rekindle_core::wal::{SegmentName, SegmentSize, SystemId};
 use rekindle_core::{Fault, Result, codes};
 use sha2::{Digest, Sha256};
 
-use super::incremental::{self, Head, Place, Whole};
+use super::checksum::{Checksum, Crc32c, Summing};
+use super::incremental::{self, Head, Patch, Progress};
 use super::manifest::{BackupManifest, FileFacts, Listed, MANIFEST_NAME};
 use super::received::{Boundary, Received, Shared};
 use super::tar::{Member, MemberKind};
@@ -219,7 +220,7 @@ impl BaseEntries {
             shared: self.shared.clone(),
             meta: Box::new(meta.clone()),
             listed,
-            sha256: Sha256::new(),
+            crc: Crc32c::new(),
             bytes: 0,
         };
         Ok(Entry { path: entry_path(full)?, meta, content: Content::Member(Box::new(read)) })
@@ -233,9 +234,11 @@ impl BaseEntries {
         let mut label = vec![0; usize::try_from(member.size).unwrap_or_default()];
         let mut received = self.shared.lock();
         received.read_exact(&mut label)?;
-        received.count(LABEL, member.size, Sha256::new_with_prefix(&label))?;
+        let mut came = Crc32c::new();
+        came.update(&label);
+        received.count(LABEL, member.size, &came)?;
         let label = incremental::whole_label(&label);
-        let facts = FileFacts { size: label.len() as u64, sha256: Sha256::digest(&label).into() };
+        let facts = FileFacts { size: label.len() as u64, checksum: Checksum::Crc32c(Crc32c::of(&label)) };
         received.made.insert(LABEL.to_vec(), (LABEL.to_vec(), facts));
         bytes_entry(full, meta(member), label)
     }
@@ -259,7 +262,7 @@ impl BaseEntries {
             .files
             .get(&stored_as)
             .ok_or_else(|| base(format!("`{}` is not in the earlier point it builds on", shown(&stored_as))))?;
-        let mut came = Sha256::new();
+        let mut came = Crc32c::new();
         let mut received = self.shared.lock();
         let (head, came_bytes) = Head::read(&mut received, member.size, before.block, &mut came)?;
         let size = u64::from(head.length) * before.block as u64;
@@ -267,7 +270,7 @@ impl BaseEntries {
         let mut meta = meta(member);
         meta.size = size;
         if head.blocks.is_empty() && listed.facts.size == size {
-            received.count(&came_as, came_bytes, came)?;
+            received.count(&came_as, came_bytes, &came)?;
             received.made.insert(came_as, (stored_as, listed.facts.clone()));
             let source = Held {
                 before: Arc::clone(before),
@@ -278,21 +281,21 @@ impl BaseEntries {
             return Ok(Entry { path, meta, content: Content::Unchanged(Box::new(source)) });
         }
         drop(received);
-        let before_blocks = listed.facts.size / before.block as u64;
-        let whole = Whole {
+        let patch = Patch {
             shared: self.shared.clone(),
             head,
             block: before.block,
-            before: before.part.open(&path)?,
-            before_blocks: u32::try_from(before_blocks).map_err(|_| base("a file of the earlier point is too long"))?,
+            before: Arc::clone(before),
+            path: path.clone(),
+            listed: listed.facts.clone(),
             meta: Box::new(meta.clone()),
             came_as,
             stored_as,
             came,
             came_bytes,
-            place: Place::default(),
+            progress: Progress::default(),
         };
-        Ok(Entry { path, meta, content: Content::Member(Box::new(whole)) })
+        Ok(Entry { path, meta, content: Content::Patched(Box::new(patch)) })
     }
 
     /// The manifest has come: everything is compared with it.
@@ -409,21 +412,21 @@ struct MemberRead {
     shared: Shared,
     meta: Box<Meta>,
     listed: Vec<u8>,
-    sha256: Sha256,
+    crc: Crc32c,
     bytes: u64,
 }
 
 impl ContentRead for MemberRead {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFault> {
         let read = self.shared.lock().read(buffer)?;
-        self.sha256.update(&buffer[..read]);
+        self.crc.update(&buffer[..read]);
         self.bytes += read as u64;
         Ok(read)
     }
 
     fn close(self: Box<Self>) -> Result<Closing, Fault> {
-        let Self { shared, meta, listed, sha256, bytes } = *self;
-        shared.lock().count(&listed, bytes, sha256)?;
+        let Self { shared, meta, listed, crc, bytes } = *self;
+        shared.lock().count(&listed, bytes, &crc)?;
         Ok(Closing::Keep(meta))
     }
 }
@@ -464,7 +467,7 @@ impl ContentSource for Held {
             inner: self.before.part.open(&self.path)?,
             meta: Box::new(self.meta.clone()),
             facts: self.facts.clone(),
-            sha256: Sha256::new(),
+            summing: Summing::like(self.facts.checksum),
         }))
     }
 
@@ -475,19 +478,18 @@ struct HeldRead {
     inner: Box<dyn ContentRead>,
     meta: Box<Meta>,
     facts: FileFacts,
-    sha256: Sha256,
+    summing: Summing,
 }
 
 impl ContentRead for HeldRead {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFault> {
         let read = self.inner.read(buffer)?;
-        self.sha256.update(&buffer[..read]);
+        self.summing.update(&buffer[..read]);
         Ok(read)
     }
 
     fn close(self: Box<Self>) -> Result<Closing, Fault> {
-        let sha256: [u8; 32] = self.sha256.finalize().into();
-        if sha256 != self.facts.sha256 {
+        if self.summing.finish() != self.facts.checksum {
             return Err(base("a file of the earlier point is not what its manifest says"));
         }
         Ok(Closing::Keep(self.meta))

@@ -9,6 +9,8 @@ use rekindle_core::{Fault, Result, codes};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::checksum::{Checksum, unhex};
+
 /// Its name in the data directory.
 pub(super) const MANIFEST_NAME: &str = "backup_manifest";
 /// Versions of its format that are known: 1 up to PostgreSQL 16, 2 from 17 on.
@@ -20,7 +22,7 @@ const DIFFERENCES_NAMED: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileFacts {
     pub(super) size: u64,
-    pub(super) sha256: [u8; 32],
+    pub(super) checksum: Checksum,
 }
 
 /// A file as the manifest lists it.
@@ -87,13 +89,6 @@ fn wrong(why: impl Into<String>) -> Fault {
         .hint("run the backup again; if it happens twice, report it as a bug")
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
-}
-
 impl BackupManifest {
     /// Reads it, and checks its own checksum.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
@@ -112,12 +107,10 @@ impl BackupManifest {
                 _ => return Err(wrong("a file without a path")),
             };
             let shown = || String::from_utf8_lossy(&path).escape_debug().to_string();
-            if file.algorithm.as_deref() != Some("SHA256") {
-                return Err(wrong(format!("`{}` has no SHA-256", shown())));
-            }
-            let sha256 = file.checksum.as_deref().and_then(unhex).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            let sha256 = sha256.ok_or_else(|| wrong(format!("`{}` has no SHA-256", shown())))?;
-            let facts = FileFacts { size: file.size, sha256 };
+            let given = file.algorithm.as_deref().zip(file.checksum.as_deref());
+            let checksum = given.and_then(|(algorithm, text)| Checksum::parse(algorithm, text));
+            let checksum = checksum.ok_or_else(|| wrong(format!("`{}` has no checksum that is known", shown())))?;
+            let facts = FileFacts { size: file.size, checksum };
             let twice = shown();
             if files.insert(path, Listed { facts, modified: file.modified }).is_some() {
                 return Err(wrong(format!("`{twice}` stands twice")));
@@ -153,10 +146,11 @@ impl BackupManifest {
             }
             let _ = write!(
                 text,
-                "\"Size\": {}, \"Last-Modified\": {}, \"Checksum-Algorithm\": \"SHA256\", \"Checksum\": \"{}\" }}",
+                "\"Size\": {}, \"Last-Modified\": {}, \"Checksum-Algorithm\": \"{}\", \"Checksum\": \"{}\" }}",
                 listed.facts.size,
                 json(&listed.modified)?,
-                hex(&listed.facts.sha256)
+                listed.facts.checksum.algorithm(),
+                listed.facts.checksum.digits()
             );
         }
         text.push_str("\n],\n\"WAL-Ranges\": [");
@@ -212,14 +206,18 @@ mod tests {
     use super::*;
 
     fn manifest() -> BackupManifest {
-        let listed = |size| Listed {
-            facts: FileFacts { size, sha256: [7; 32] },
+        let listed = |size, checksum| Listed {
+            facts: FileFacts { size, checksum },
             modified: "2026-11-24 18:00:00 GMT".to_owned(),
         };
         BackupManifest {
             version: 2,
             system: Some(SystemId(u64::MAX)),
-            files: [(b"backup_label".to_vec(), listed(3)), (b"base/\xff\"".to_vec(), listed(8192))].into(),
+            files: [
+                (b"backup_label".to_vec(), listed(3, Checksum::Crc32c(7))),
+                (b"base/\xff\"".to_vec(), listed(8192, Checksum::Sha256([7; 32]))),
+            ]
+            .into(),
             wal_ranges: vec![WalRange { timeline: Timeline(1), start: Lsn(0x28), end: Lsn(0x1_0000_0100) }],
         }
     }
@@ -242,16 +240,16 @@ mod tests {
             manifest.files.iter().map(|(path, file)| (path.clone(), file.facts.clone())).collect();
         assert!(manifest.compare(&same).is_ok());
         let mut wal = same.clone();
-        wal.insert(b"pg_wal/000000010000000000000001".to_vec(), FileFacts { size: 1, sha256: [0; 32] });
+        wal.insert(b"pg_wal/000000010000000000000001".to_vec(), FileFacts { size: 1, checksum: Checksum::Crc32c(0) });
         assert!(manifest.compare(&wal).is_ok());
         let mut more = same.clone();
-        more.insert(b"base/6".to_vec(), FileFacts { size: 1, sha256: [0; 32] });
+        more.insert(b"base/6".to_vec(), FileFacts { size: 1, checksum: Checksum::Crc32c(0) });
         let mut less = same.clone();
         less.remove(b"backup_label".as_slice());
         let mut other = same.clone();
-        other.insert(b"backup_label".to_vec(), FileFacts { size: 3, sha256: [8; 32] });
+        other.insert(b"backup_label".to_vec(), FileFacts { size: 3, checksum: Checksum::Crc32c(8) });
         let mut shorter = same;
-        shorter.insert(b"backup_label".to_vec(), FileFacts { size: 2, sha256: [7; 32] });
+        shorter.insert(b"backup_label".to_vec(), FileFacts { size: 2, checksum: Checksum::Crc32c(7) });
         for received in [more, less, other, shorter] {
             assert!(manifest.compare(&received).unwrap_err().is(codes::PG_BASE));
         }

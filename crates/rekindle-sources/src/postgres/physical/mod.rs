@@ -4,6 +4,7 @@
 //! `tablespaces/OID/`: whoever restores the files has a cluster that starts, with nothing else.
 
 mod capture;
+mod checksum;
 mod cover;
 pub mod details;
 mod entries;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rekindle_core::{Fault, Result, codes};
-use sha2::{Digest, Sha256};
 
+use super::checksum::Crc32c;
 use super::manifest::FileFacts;
 use super::tar::{Bytes, Member, Tar};
 use crate::postgres::replication::{BaseItem, BaseStream};
@@ -22,8 +22,8 @@ pub(super) enum Boundary {
 /// The bytes of the wire.
 pub(super) struct Tap {
     stream: Option<BaseStream>,
-    piece: Vec<u8>,
-    at: usize,
+    /// What is left of the piece that the stream gave last: it stays there until the next.
+    left: usize,
     boundary: Option<Boundary>,
     /// Bytes of archives and manifest.
     pub(super) transferred: u64,
@@ -34,9 +34,7 @@ impl Tap {
         let stream = self.stream.as_mut().ok_or_else(|| Fault::new(codes::RUN_BUG, "read a base backup that ended"))?;
         match stream.item()? {
             Some(BaseItem::Data(bytes)) => {
-                self.piece.clear();
-                self.piece.extend_from_slice(bytes);
-                self.at = 0;
+                self.left = bytes.len();
                 self.transferred += bytes.len() as u64;
             }
             Some(BaseItem::Archive(index)) => self.boundary = Some(Boundary::Archive(index)),
@@ -51,8 +49,7 @@ impl Tap {
     pub(super) fn next_boundary(&mut self) -> Result<Boundary> {
         loop {
             if let Some(boundary) = self.boundary.take() {
-                self.piece.clear();
-                self.at = 0;
+                self.left = 0;
                 return Ok(boundary);
             }
             self.fill()?;
@@ -62,15 +59,17 @@ impl Tap {
 
 impl Bytes for Tap {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        while self.at == self.piece.len() {
+        while self.left == 0 {
             if self.boundary.is_some() {
                 return Ok(0);
             }
             self.fill()?;
         }
-        let read = buffer.len().min(self.piece.len() - self.at);
-        buffer[..read].copy_from_slice(&self.piece[self.at..self.at + read]);
-        self.at += read;
+        let piece = self.stream.as_ref().map_or(&[][..], BaseStream::last);
+        let rest = &piece[piece.len() - self.left..];
+        let read = buffer.len().min(rest.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        self.left -= read;
         Ok(read)
     }
 }
@@ -92,7 +91,7 @@ pub(super) struct Shared(Arc<Mutex<Received>>);
 
 impl Shared {
     pub(super) fn new(stream: BaseStream) -> Self {
-        let tap = Tap { stream: Some(stream), piece: Vec::new(), at: 0, boundary: None, transferred: 0 };
+        let tap = Tap { stream: Some(stream), left: 0, boundary: None, transferred: 0 };
         Self(Arc::new(Mutex::new(Received { tap, tar: Tar::default(), files: BTreeMap::new(), made: BTreeMap::new() })))
     }
 
@@ -141,8 +140,8 @@ impl Received {
     }
 
     /// Counts a file that has come whole.
-    pub(super) fn count(&mut self, path: &[u8], size: u64, sha256: Sha256) -> Result<()> {
-        let facts = FileFacts { size, sha256: sha256.finalize().into() };
+    pub(super) fn count(&mut self, path: &[u8], size: u64, crc: &Crc32c) -> Result<()> {
+        let facts = FileFacts { size, checksum: crc.finish() };
         if self.files.insert(path.to_vec(), facts).is_some() {
             let shown = String::from_utf8_lossy(path).escape_debug().to_string();
             return Err(Fault::new(codes::PG_BASE, "read the base backup").because(format!("`{shown}` came twice")));

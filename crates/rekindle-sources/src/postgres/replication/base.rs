@@ -21,7 +21,7 @@ pub enum Checkpoint {
     Spread,
 }
 
-/// What is asked for. The manifest always is, with SHA-256 of every file. Tablespaces are links
+/// What is asked for. The manifest always is, with CRC-32C of every file. Tablespaces are links
 /// (no `tablespace_map`): with that file, a copy that starts would take over the live ones.
 #[derive(Debug, Clone)]
 pub struct BaseCommand {
@@ -53,7 +53,7 @@ impl BaseCommand {
             if let Some(rate) = self.max_rate {
                 let _ = write!(text, "MAX_RATE {rate} ");
             }
-            text.push_str("PROGRESS MANIFEST 'yes' MANIFEST_CHECKSUMS 'SHA256'");
+            text.push_str("PROGRESS MANIFEST 'yes' MANIFEST_CHECKSUMS 'CRC32C'");
             return text;
         }
         let checkpoint = if self.checkpoint == Checkpoint::Fast { "fast" } else { "spread" };
@@ -67,7 +67,7 @@ impl BaseCommand {
         if self.wal {
             text.push_str("WAIT false, ");
         }
-        text.push_str("MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')");
+        text.push_str("MANIFEST 'yes', MANIFEST_CHECKSUMS 'CRC32C')");
         text
     }
 }
@@ -129,6 +129,8 @@ pub struct BaseStream {
     shape: Shape,
     manifest_seen: bool,
     end: Option<(Lsn, Timeline)>,
+    /// Where the data begins in the message given last.
+    skip: usize,
 }
 
 impl std::fmt::Debug for BaseStream {
@@ -156,7 +158,7 @@ impl Replication {
         } else {
             Shape::Marked { open: false, named: false }
         };
-        Ok(BaseStream { session: self, start, shape, manifest_seen: false, end: None })
+        Ok(BaseStream { session: self, start, shape, manifest_seen: false, end: None, skip: 0 })
     }
 
     /// The next result set of the running command.
@@ -195,6 +197,11 @@ impl BaseStream {
         &self.start
     }
 
+    /// The bytes of the piece given last, if it was [`BaseItem::Data`].
+    pub fn last(&self) -> &[u8] {
+        self.session.wire.last().get(self.skip..).unwrap_or_default()
+    }
+
     /// The server's major version.
     pub fn major(&self) -> u32 {
         self.session.major()
@@ -213,8 +220,8 @@ impl BaseStream {
                 Step::Archive(index) => return Ok(Some(BaseItem::Archive(index))),
                 Step::Manifest => return Ok(Some(BaseItem::Manifest)),
                 Step::Data(skip) => {
-                    let body = self.session.wire.last();
-                    return Ok(Some(BaseItem::Data(&body[skip..])));
+                    self.skip = skip;
+                    return Ok(Some(BaseItem::Data(self.last())));
                 }
                 Step::Over => return Ok(None),
             }
