@@ -7,6 +7,8 @@ SEAWEEDFS=4.48
 VALKEY=9.1.2.post2
 FAKE_GCS=0.1.1
 AZURITE=3.35.0
+KUBERNETES_VALIDATE=1.37.0
+PROMETHEUS_OPERATOR=6.0.0
 POSTGRES=(18.6.0 17.11.0 16.15.0 14.23.0)
 
 has() { [ "$(cat "$TOOLS/stamps/$1" 2>/dev/null)" = "$2" ]; }
@@ -68,6 +70,39 @@ install_fake_gcs() {
     # Asked for help, it answers with status 2 or 0, depending on its version.
     "$TOOLS/bin/fake-gcs-server" -help 2>&1 </dev/null | grep -q -- -public-host || die "fake-gcs-server does not run"
     stamp fake-gcs-server "$FAKE_GCS"
+}
+
+# Two validators in one program: Kubernetes' own kinds, and those of the Prometheus operator.
+install_manifest_validator() {
+    has manifest-validator "$KUBERNETES_VALIDATE $PROMETHEUS_OPERATOR" && return
+    say "installing the validators of Kubernetes manifests"
+    python_env
+    pip "kubernetes-validate==$KUBERNETES_VALIDATE"
+    mkdir -p "$TOOLS/npm"
+    quietly npm install --prefix "$TOOLS/npm" --no-audit --no-fund --no-package-lock --omit=dev --ignore-scripts \
+        "@kubernetes-models/prometheus-operator@$PROMETHEUS_OPERATOR" || die "npm install of the operator's schemas failed"
+    cat >"$TOOLS/bin/validate-manifest" <<'WRAPPER'
+#!/bin/sh
+# validate-manifest FILE: status 0 when the manifest fits its schema.
+set -eu
+tools=$(dirname -- "$(readlink -f -- "$0")")/..
+if grep -q '^apiVersion: monitoring.coreos.com/' "$1"; then
+    "$tools/py/bin/python" -c 'import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)' "$1" |
+        node "$tools/npm/validate-manifest.mjs"
+else
+    said=$("$tools/py/bin/kubernetes-validate" --strict "$1" 2>&1) || { echo "$said" >&2; exit 1; }
+    case $said in *passed*) ;; *) echo "$said" >&2; exit 1 ;; esac
+fi
+WRAPPER
+    chmod 755 "$TOOLS/bin/validate-manifest"
+    cat >"$TOOLS/npm/validate-manifest.mjs" <<'SCRIPT'
+import { readFileSync } from "node:fs";
+import * as models from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+const value = JSON.parse(readFileSync(0));
+new models[value.kind](value).validate();
+SCRIPT
+    must_run "$TOOLS/bin/validate-manifest" "$ROOT/contrib/kubernetes/podmonitor.yaml"
+    stamp manifest-validator "$KUBERNETES_VALIDATE $PROMETHEUS_OPERATOR"
 }
 
 install_azurite() {
@@ -136,6 +171,7 @@ install_tools() {
     install_valkey
     install_fake_gcs
     install_azurite
+    install_manifest_validator
     install_newer_restic
     install_image
 }

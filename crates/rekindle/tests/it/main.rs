@@ -9,6 +9,7 @@ mod bucket;
 mod flow;
 mod help;
 mod keys;
+mod manifests;
 mod pitr;
 mod refused;
 mod run;
