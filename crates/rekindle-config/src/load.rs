@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rekindle_core::codes;
 
-use crate::model::Config;
+use crate::model::{Config, Fleet};
 use crate::problem::Problems;
 use crate::read;
 
@@ -21,6 +21,12 @@ pub fn default_places() -> [PathBuf; 2] {
 pub fn load(file: &Path) -> Result<Config, Problems> {
     let text = read_text(file)?;
     parse(file, &text)
+}
+
+/// Reads and checks a file that names a fleet.
+pub fn load_fleet(file: &Path) -> Result<Fleet, Problems> {
+    let text = read_text(file)?;
+    read::fleet::fleet(file, &text)
 }
 
 /// Checks a text; `file` is named in problems, and relative paths start from its directory.

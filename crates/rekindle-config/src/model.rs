@@ -418,3 +418,21 @@ pub enum OnChange {
     /// The component is missing.
     Fail,
 }
+
+/// Repositories that are looked at together.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    /// In the order of the file.
+    pub members: Vec<Member>,
+}
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub name: String,
+    /// Greatest acceptable age of the newest complete point of each stack in it.
+    pub max_age: Duration,
+    /// Components that are not expected any more.
+    pub ignore: Vec<String>,
+    pub repository: Repository,
+}

@@ -71,6 +71,18 @@ pub(crate) const ROOT: &[Key] = &[
     key("recover", Shape::Table(RECOVER), "What `recover` runs for the application: `stop` first, `start` last."),
 ];
 
+/// The file of `rekindle fleet`.
+pub(crate) const FLEET: &[Key] = &[
+    key("max-age", Shape::Duration, "Greatest acceptable age of a stack's newest complete point (default 26h)."),
+    must("member", Shape::Named(MEMBER), "The repositories that are looked at, one table each."),
+];
+
+pub(crate) const MEMBER: &[Key] = &[
+    key("max-age", Shape::Duration, "The same for the stacks of this repository."),
+    key("ignore", Shape::TextList, "Components that are no longer saved, though older points hold them."),
+    must("repository", Shape::Table(REPOSITORY), "Where it is and how it is opened; a key that may only read will do."),
+];
+
 pub(crate) const SERVE: &[Key] = &[
     key("time-zone", Shape::Text, "Zone in which schedules are read, as `Europe/Berlin` (default: the host's)."),
     key("jitter", Shape::Duration, "Runs are put off by a part of this, always the same one (default 0)."),

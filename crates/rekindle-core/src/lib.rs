@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod entry;
 pub mod fault;
 pub mod figures;
+pub mod fleet;
 pub mod id;
 pub mod manifest;
 pub mod mark;

@@ -2,6 +2,7 @@
 
 mod component;
 mod containers;
+pub(crate) mod fleet;
 mod group;
 mod kinds;
 mod monitoring;

@@ -7,6 +7,7 @@ mod completions;
 mod diff;
 mod doctor;
 mod drill;
+mod fleet;
 mod foreign;
 mod forget;
 mod init;
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Recover(recover::Recover),
     Diff(diff::Diff),
     Status(status::Status),
+    Fleet(fleet::Fleet),
     Doctor(doctor::Doctor),
     Key(key::Key),
     Kit(kit::Kit),
@@ -94,6 +96,7 @@ impl Command {
             Self::Recover(_) => "recover",
             Self::Diff(_) => "diff",
             Self::Status(_) => "status",
+            Self::Fleet(_) => "fleet",
             Self::Doctor(_) => "doctor",
             Self::Key(_) => "key",
             Self::Kit(_) => "kit",
@@ -134,6 +137,7 @@ impl Command {
             Self::Recover(command) => command.run(session),
             Self::Diff(command) => command.run(session),
             Self::Status(command) => command.run(session),
+            Self::Fleet(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Key(command) => command.run(session),
             Self::Kit(command) => command.run(session),

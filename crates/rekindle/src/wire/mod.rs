@@ -111,6 +111,13 @@ pub(crate) fn of_config(session: &Session, config: &Config, given: Option<&Secre
     Ok(Place { options, password: reference.resolve()?, repo })
 }
 
+/// A repository of another stack, as a fleet names it.
+pub(crate) fn place_of(repository: &rekindle_config::Repository) -> Result<Place> {
+    let repo = RepoOptions { key_cache: state::key_cache(None, &repository.password), ..RepoOptions::default() };
+    let options = store_options(&repository.url, &repository.access)?;
+    Ok(Place { options, password: repository.password.resolve()?, repo })
+}
+
 /// The password named by options or environment.
 pub(crate) fn password_given(session: &Session) -> Result<Option<SecretRef>> {
     let variable = |name| std::env::var_os(name).is_some();

@@ -12,6 +12,7 @@ mod faults_files;
 mod faults_postgres;
 mod faults_redis;
 mod faults_storage;
+mod fleet;
 mod grafana;
 mod hooks;
 mod in_place;

@@ -1,0 +1,175 @@
+//! `fleet`
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use rekindle_config::{Member, load_fleet};
+use rekindle_core::fleet::{StackState, Standing, stacks};
+use rekindle_core::{Class, Fault, Result, codes};
+use rekindle_repo::{Repo, points};
+use serde_json::json;
+use tokio::runtime::Handle;
+
+use crate::evidence::Evidence;
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::{human, wire};
+
+/// Repositories that are looked at at the same time.
+const AT_ONCE: usize = 8;
+
+/// Look at the repositories of many stacks and hosts
+#[derive(Debug, Args)]
+pub(crate) struct Fleet {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The newest points of every stack on every host; exit code 4 when one is late
+    Status(Status),
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// File that names the repositories
+    #[arg(long, value_name = "FILE", default_value = "fleet.toml")]
+    file: PathBuf,
+}
+
+/// What was seen of one repository.
+struct Seen {
+    stacks: Vec<StackState>,
+    /// What is wrong with the repository itself.
+    faults: Vec<Fault>,
+}
+
+impl Fleet {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let What::Status(status) = &self.what;
+        let fleet = load_fleet(&status.file)?;
+        let now = session.now();
+        let seen = look_at_all(session.runtime.handle(), &fleet.members, now);
+        Ok(answer(&fleet.members, &seen))
+    }
+}
+
+/// Every repository, several at the same time: one that does not answer holds up no other.
+fn look_at_all(handle: &Handle, members: &[Member], now: Timestamp) -> Vec<Seen> {
+    let next = AtomicUsize::new(0);
+    let all: Mutex<Vec<Option<Seen>>> = Mutex::new(members.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(members.len()) {
+            scope.spawn(|| {
+                while let Some((n, member)) = {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    members.get(n).map(|member| (n, member))
+                } {
+                    let seen = look_at(handle, member, now)
+                        .unwrap_or_else(|fault| Seen { stacks: Vec::new(), faults: vec![fault] });
+                    all.lock().unwrap_or_else(PoisonError::into_inner)[n] = Some(seen);
+                }
+            });
+        }
+    });
+    let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let unseen = || Fault::new(codes::RUN_BUG, "look at a repository of the fleet");
+    all.into_iter().map(|seen| seen.unwrap_or_else(|| Seen { stacks: Vec::new(), faults: vec![unseen()] })).collect()
+}
+
+fn look_at(handle: &Handle, member: &Member, now: Timestamp) -> Result<Seen> {
+    let place = wire::place_of(&member.repository)?;
+    let store = rekindle_store::open(&place.options)?;
+    let repo = Repo::open(store, handle.clone(), &place.password, place.repo)?;
+    let view = points::view(&repo)?;
+    let evidence = Evidence::read(&repo)?;
+    let mut faults: Vec<Fault> = evidence.fault.into_iter().collect();
+    if let Some(one) = view.unreadable.first() {
+        let text = format!("read every point: {} cannot be read, first {}", view.unreadable.len(), one.id.short());
+        faults.push(
+            Fault::new(codes::REPO_DAMAGED, text)
+                .because(one.fault.chain())
+                .hint("rekindle --repo URL verify --read-data"),
+        );
+    }
+    if view.points.is_empty() && faults.is_empty() {
+        faults.push(
+            Fault::new(codes::ENGINE_OBJECTIVE, "find a recovery point: the repository has none")
+                .hint("look at the service of the host that should write there"),
+        );
+    }
+    Ok(Seen { stacks: stacks(&view.points, &evidence.records, member.max_age, &member.ignore, now), faults })
+}
+
+fn answer(members: &[Member], seen: &[Seen]) -> Answer {
+    let mut rows = Vec::new();
+    let mut late = Vec::new();
+    let mut faults = Vec::new();
+    let mut list = Vec::new();
+    for (member, seen) in members.iter().zip(seen) {
+        for one in &seen.stacks {
+            rows.push(row(member, one));
+            if one.standing == Standing::Late {
+                late.push(format!("`{}` of {}", one.stack, one.host));
+            }
+        }
+        for fault in &seen.faults {
+            let unknown = ["-", "-", "-", "-", "-", "failed"].map(str::to_owned);
+            rows.push([member.name.clone()].into_iter().chain(unknown).collect());
+            faults.push(named(member, fault));
+        }
+        let errors: Vec<String> = seen.faults.iter().map(Fault::chain).collect();
+        list.push(json!({
+            "repository": member.name, "max_age_seconds": member.max_age.as_secs(), "stacks": seen.stacks, "errors": errors,
+        }));
+    }
+    let head = ["REPOSITORY", "STACK", "HOST", "POINTS", "NEWEST", "PROVED", "STANDING"];
+    let answer = Answer::data(json!({"repositories": list}), human::table(&head, &rows));
+    if !late.is_empty() {
+        faults.push(
+            Fault::new(codes::ENGINE_OBJECTIVE, format!("find a young complete capture of {}", late.join(", ")))
+                .hint("`rekindle status` on that host says why"),
+        );
+    }
+    // What cannot be looked at is worse than what is late: nothing is known about it.
+    let worst = faults.iter().max_by_key(|fault| (fault.class() != Class::Negative, fault.exit_code()));
+    let exit = worst.map_or(0, Fault::exit_code);
+    faults.into_iter().fold(answer.exit(exit), Answer::with_fault)
+}
+
+/// The same fault, with the repository's name in front.
+fn named(member: &Member, fault: &Fault) -> Fault {
+    let named = Fault::new(fault.code(), format!("look at the repository `{}`", member.name)).because(fault.chain());
+    match fault.hint_text() {
+        Some(hint) => named.hint(hint.to_owned()),
+        None => named,
+    }
+}
+
+fn row(member: &Member, one: &StackState) -> Vec<String> {
+    let standing = match one.standing {
+        Standing::Good => "good".to_owned(),
+        Standing::NewestPartial => "newest is partial".to_owned(),
+        Standing::Late => {
+            let late = |(component, age): (_, &Option<u64>)| match age {
+                Some(seconds) => format!("{component} is {} old", human::seconds(*seconds)),
+                None => format!("{component} was never captured whole"),
+            };
+            let late: Vec<String> = one.late.iter().map(late).collect();
+            format!("late: {}", late.join(", "))
+        }
+    };
+    vec![
+        member.name.clone(),
+        one.stack.clone(),
+        one.host.clone(),
+        one.points.to_string(),
+        format!("{} ago, {}", human::seconds(one.newest_age_seconds), one.newest_state.as_str()),
+        one.proof_age_seconds.map_or_else(|| "never".to_owned(), |age| format!("{} ago", human::seconds(age))),
+        standing,
+    ]
+}
