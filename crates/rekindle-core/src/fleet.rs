@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::id::ComponentId;
-use crate::objective::age_seconds;
 use crate::manifest::Completeness;
+use crate::objective::age_seconds;
 use crate::point::RecoveryPoint;
 use crate::proof_record::{Outcome, ProofRecord, Work};
 

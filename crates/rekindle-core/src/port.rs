@@ -239,6 +239,9 @@ pub trait Repository: Send + Sync {
     fn points(&self) -> Result<Vec<RecoveryPoint>>;
     /// A component of a point, for reading.
     fn open(&self, point: &PointId, component: &ComponentId) -> Result<Arc<dyn PartReader>>;
+    /// Whether hosts may write at the same time: the storage keeps a second writer from writing over what
+    /// the first one wrote. Asked only where points of other hosts are.
+    fn may_be_shared(&self) -> Result<bool>;
 }
 
 /// One point being written. Components may be stored from several threads at a time.

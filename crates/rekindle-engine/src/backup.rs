@@ -123,10 +123,24 @@ async fn open_session(
             return Ok((session, Vec::new(), BTreeMap::new()));
         }
         let points = repository.points().inspect_err(|_| session.abandon())?;
+        alone_or_safe(&points, repository.as_ref(), &host).inspect_err(|_| session.abandon())?;
         let previous = if read_all { BTreeMap::new() } else { reusable(&points, &repository, &stack, &host) };
         Ok((session, points, previous))
     })
     .await
+}
+
+/// Several hosts in one repository need a storage that keeps them from writing over each other's records.
+fn alone_or_safe(points: &[RecoveryPoint], repository: &dyn Repository, host: &str) -> Result<()> {
+    let Some(other) = points.iter().map(|point| &point.manifest().host).find(|other| *other != host) else {
+        return Ok(());
+    };
+    if repository.may_be_shared()? {
+        return Ok(());
+    }
+    Err(Fault::new(codes::REPO_UNFIT_STORE, format!("write a point of `{host}` into a repository of `{other}`"))
+        .because("the storage has no put-if-absent: two hosts could write over each other's records unnoticed")
+        .hint("give each host a repository of its own; if it is the same host under a new name, set `host` in [stack]"))
 }
 
 /// The newest capture without loss of each component, of this stack and host.

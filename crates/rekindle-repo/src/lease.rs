@@ -1,9 +1,13 @@
 //! Leases: who works on what, until when.
 //!
-//! An exclusive lease is a row of objects `rekindle/leases/<name>/<number>`, each put only when
-//! absent. The highest number is the holder's, and it is the fencing number: whoever finds a
-//! higher one than its own has lost the lease. A holder renews by writing its own object again;
-//! an expired one is taken over by the next number.
+//! An exclusive lease is a row of objects `rekindle/leases/<name>/<number>-<random>`. The highest number is
+//! the holder's, and it is the fencing number: whoever finds a higher one than its own has lost the
+//! lease. A holder renews by writing its own object again; an expired one is taken over by the next
+//! number.
+//!
+//! Nothing rests on put-if-absent, which some storages accept and do not keep. Every object has a name that
+//! nobody else has; whoever wants the lease writes its object first and looks at the others afterwards. Of
+//! two that want it at the same time at least one sees the other's, and whoever sees another one withdraws.
 //!
 //! Holds are shared: `rekindle/leases/wal-holds/<system>/<id>`, any number of them, each written
 //! only by its holder.
@@ -25,6 +29,10 @@ use crate::repo::Repo;
 const FOLDER: &str = "rekindle/leases/";
 /// How long an exclusive lease lasts without being renewed.
 const LASTS: Duration = Duration::from_mins(5);
+/// How often somebody who met another one comes back by itself.
+const TRIES: u32 = 5;
+/// Longest pause before that; a random part of it, so that two do not meet again.
+const PAUSE_MAX_MS: u64 = 400;
 
 #[derive(Serialize, Deserialize)]
 struct LeaseFile {
@@ -40,6 +48,7 @@ pub struct Lease {
     repo: Repo,
     clock: Arc<dyn Clock>,
     name: String,
+    object: String,
     fence: u64,
     until: Mutex<jiff::Timestamp>,
 }
@@ -53,36 +62,44 @@ impl std::fmt::Debug for Lease {
 impl Lease {
     /// Takes the lease, or says who holds it (`REPO_LOCKED`).
     pub fn acquire(repo: &Repo, clock: &Arc<dyn Clock>, name: &str) -> Result<Self> {
-        let (numbers, what) = (numbers(repo, name)?, format!("take the lease `{name}`"));
-        if let Some(newest) = numbers.last()
-            && let Some(file) = read(repo, &object(name, *newest))?
-            && file.until > clock.now()
-        {
-            return Err(Fault::new(codes::REPO_LOCKED, what)
-                .because(format!("process {} of host `{}` holds it until {}", file.pid, file.host, file.until))
-                .hint("wait until it is done; a lease left behind expires after five minutes"));
-        }
-        let fence = numbers.last().map_or(1, |newest| newest + 1);
-        let until = clock.now() + LASTS;
-        let lease = Self {
-            repo: repo.clone(),
-            clock: Arc::clone(clock),
-            name: name.to_owned(),
-            fence,
-            until: Mutex::new(until),
-        };
-        lease.write(until, PutMode::IfAbsent).map_err(|fault| {
-            if fault.is(codes::STORE_EXISTS) {
-                Fault::new(codes::REPO_LOCKED, what).because("somebody else was faster").hint("run the command again")
-            } else {
-                fault
+        let what = || format!("take the lease `{name}`");
+        for _ in 0..TRIES {
+            let before = rows(repo, name)?;
+            for row in &before {
+                if let Some(file) = read(repo, &row.object)?
+                    && file.until > clock.now()
+                {
+                    return Err(Fault::new(codes::REPO_LOCKED, what())
+                        .because(format!("process {} of host `{}` holds it until {}", file.pid, file.host, file.until))
+                        .hint("wait until it is done; a lease left behind expires after five minutes"));
+                }
             }
-        })?;
-        // The numbers below are history.
-        for old in numbers {
-            repo.store().delete(&ObjectKey::new(&object(name, old))?)?;
+            let fence = before.iter().map(|row| row.number).max().map_or(1, |newest| newest + 1);
+            let until = clock.now() + LASTS;
+            let lease = Self {
+                repo: repo.clone(),
+                clock: Arc::clone(clock),
+                name: name.to_owned(),
+                object: format!("{FOLDER}{name}/{fence:012}-{}", new_id()?),
+                fence,
+                until: Mutex::new(until),
+            };
+            lease.write(until)?;
+            let others = rows(repo, name)?.into_iter().filter(|row| row.object != lease.object);
+            if others.into_iter().any(|row| !before.contains(&row)) {
+                repo.store().delete(&ObjectKey::new(&lease.object)?)?;
+                std::thread::sleep(Duration::from_millis(rand::random_range(1..PAUSE_MAX_MS)));
+                continue;
+            }
+            // The numbers below are history.
+            for old in before {
+                repo.store().delete(&ObjectKey::new(&old.object)?)?;
+            }
+            return Ok(lease);
         }
-        Ok(lease)
+        Err(Fault::new(codes::REPO_LOCKED, what())
+            .because("others want it at the same time")
+            .hint("run the command again"))
     }
 
     /// The fencing number: grows with each holder.
@@ -101,40 +118,45 @@ impl Lease {
         if *self.until.lock().unwrap_or_else(PoisonError::into_inner) <= now {
             return Err(lost("it was not renewed in time"));
         }
-        match numbers(&self.repo, &self.name)?.last() {
-            Some(newest) if *newest == self.fence => {}
-            Some(_) => return Err(lost("somebody took it over")),
-            None => return Err(lost("somebody removed it")),
+        let rows = rows(&self.repo, &self.name)?;
+        if rows.iter().any(|row| row.number > self.fence) {
+            return Err(lost("somebody took it over"));
+        }
+        if rows.iter().all(|row| row.object != self.object) {
+            return Err(lost("somebody removed it"));
         }
         let until = now + LASTS;
-        self.write(until, PutMode::Overwrite)?;
+        self.write(until)?;
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
         Ok(())
     }
 
     /// Gives it up. Its object stays, expired, so that the fencing number goes on growing.
     pub fn release(self) -> Result<()> {
-        self.write(self.clock.now(), PutMode::Overwrite)
+        self.write(self.clock.now())
     }
 
-    fn write(&self, until: jiff::Timestamp, mode: PutMode) -> Result<()> {
-        let name = object(&self.name, self.fence);
-        let file = LeaseFile { name: name.clone(), host: hostname(), pid: std::process::id(), until };
-        write(&self.repo, &name, &file, mode)
+    fn write(&self, until: jiff::Timestamp) -> Result<()> {
+        let file = LeaseFile { name: self.object.clone(), host: hostname(), pid: std::process::id(), until };
+        write(&self.repo, &self.object, &file, PutMode::Overwrite)
     }
 }
 
-fn object(name: &str, number: u64) -> String {
-    format!("{FOLDER}{name}/{number:012}")
+/// One object of a lease's row.
+#[derive(PartialEq, Eq)]
+struct Row {
+    number: u64,
+    object: String,
 }
 
-fn numbers(repo: &Repo, name: &str) -> Result<Vec<u64>> {
+/// What stands in the row of a lease; the random part of a name may be missing.
+fn rows(repo: &Repo, name: &str) -> Result<Vec<Row>> {
     let folder = format!("{FOLDER}{name}/");
-    let listed = repo.store().list(&folder)?;
-    let mut numbers: Vec<u64> =
-        listed.iter().filter_map(|meta| meta.key.as_str().strip_prefix(&folder)?.parse().ok()).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+    let row = |object: &str| {
+        let number = object.strip_prefix(&folder)?.split('-').next()?.parse().ok()?;
+        Some(Row { number, object: object.to_owned() })
+    };
+    Ok(repo.store().list(&folder)?.iter().filter_map(|meta| row(meta.key.as_str())).collect())
 }
 
 /// `None` only when it is gone. What cannot be read may be the lease of a newer program: whoever wants

@@ -6,6 +6,8 @@ use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{PartReader, Repository, RunContext, WriteSession};
 use rekindle_core::{ComponentId, Fault, PointId, Result};
 
+use rekindle_store::Support;
+
 use crate::points;
 use crate::repo::Repo;
 use crate::write::Session;
@@ -28,5 +30,14 @@ impl Repository for Repo {
 
     fn open(&self, point: &PointId, component: &ComponentId) -> Result<Arc<dyn PartReader>> {
         points::open_part(self, &self.reader()?, point, component)
+    }
+
+    fn may_be_shared(&self) -> Result<bool> {
+        let store = self.store();
+        let mut known = store.capabilities().put_if_absent;
+        if known == Support::Unknown {
+            known = store.handle.block_on(rekindle_store::probe(store.store.as_ref()))?.put_if_absent;
+        }
+        Ok(known == Support::Kept)
     }
 }

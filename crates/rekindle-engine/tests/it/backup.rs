@@ -166,3 +166,22 @@ async fn files_are_compared_with_the_newest_capture_without_loss() {
     run(&first, [Fail::Never; 3]).await.unwrap();
     assert!(first.reused.lock().unwrap().values().all(|reuse| *reuse == Reuse::Nothing));
 }
+
+#[tokio::test]
+async fn two_hosts_do_not_share_what_one_could_write_over() {
+    let repository = FakeRepository { unfit_to_share: true, ..FakeRepository::default() };
+    run(&repository, [Fail::Never; 3]).await.unwrap();
+    run(&repository, [Fail::Never; 3]).await.unwrap();
+    let of = |host: &str, repository: &FakeRepository| {
+        let components = planned(repository, [Fail::Never; 3], &HookSet::default());
+        let plan = BackupPlan::new("shop".into(), host.into(), HookSet::default(), components, &[]).unwrap();
+        let runner = Arc::new(FakeHooks(repository.log.clone()));
+        let repository: Arc<FakeRepository> = Arc::new(repository.clone());
+        async move { backup(plan, repository, runner, &BackupOptions::default(), &context()).await }
+    };
+    let fault = of("other", &repository).await.unwrap_err();
+    assert!(fault.is(codes::REPO_UNFIT_STORE) && fault.hint_text().is_some_and(|hint| hint.contains("`host`")));
+    assert_eq!(repository.points.lock().unwrap().len(), 2);
+    let fit = FakeRepository { unfit_to_share: false, ..repository };
+    of("other", &fit).await.unwrap();
+}

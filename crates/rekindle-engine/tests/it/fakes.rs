@@ -224,6 +224,7 @@ pub(crate) struct FakeRepository {
     pub(crate) log: Log,
     pub(crate) points: Arc<Mutex<Vec<RecoveryPoint>>>,
     pub(crate) lies_about: Option<String>,
+    pub(crate) unfit_to_share: bool,
     pub(crate) reused: Arc<Mutex<BTreeMap<ComponentId, Reuse>>>,
 }
 
@@ -245,6 +246,10 @@ impl Repository for FakeRepository {
             return Ok(Arc::new(FakePart(record.clone())));
         }
         Err(Fault::new(codes::REPO_NO_ENTRY, format!("open {component}")))
+    }
+
+    fn may_be_shared(&self) -> Result<bool> {
+        Ok(!self.unfit_to_share)
     }
 }
 

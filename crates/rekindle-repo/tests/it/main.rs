@@ -4,6 +4,7 @@
 
 mod admin;
 mod key_cache;
+mod lease;
 mod ledger;
 mod lock;
 mod marks;

@@ -62,6 +62,10 @@ impl Repository for Liar {
         };
         Ok(Arc::new(LyingPart { part, record, cut: self.lie.cut, other }))
     }
+
+    fn may_be_shared(&self) -> Result<bool> {
+        self.repo.may_be_shared()
+    }
 }
 
 struct LyingPart {
