@@ -11,4 +11,4 @@ pub use choose::{Choice, Replay, Wish, choose, skew_ms, usable};
 pub use journal::{Entry, Journal, Progress};
 pub use plan::{Do, PLAN_VERSION, RecoveryPlan, Services, Step, steps};
 pub use report::{RecoveredComponent, RecoveryReport};
-pub use run::{Actor, Checks, Commands, Crew, occupied, recover};
+pub use run::{AT_ONCE_MAX, Actor, Checks, Commands, Crew, occupied, recover};

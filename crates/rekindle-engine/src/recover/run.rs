@@ -1,7 +1,7 @@
 //! Working off the steps, each written down before and after.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rekindle_core::port::{
@@ -61,6 +61,8 @@ pub struct Crew {
     pub services: Option<Arc<dyn Services>>,
     /// Workers of restore programs.
     pub jobs: usize,
+    /// Components that are worked on at the same time, up to [`AT_ONCE_MAX`].
+    pub at_once: usize,
 }
 
 /// Works off what `progress` does not call done. A component that fails does not keep the others
@@ -74,20 +76,38 @@ pub async fn recover(
     journal: &mut dyn Journal,
     context: &RunContext,
 ) -> Result<RecoveryReport> {
-    let mut run = Run { plan, progress, crew, journal, context, failed: BTreeMap::new(), rolled_back: BTreeSet::new() };
-    for (number, step) in plan.steps.iter().enumerate() {
-        if run.progress.done.contains(&number) || run.skips(step) {
-            continue;
-        }
-        context.cancel.check().map_err(resumable)?;
-        run.step(number, step).await?;
-    }
+    let state = State { progress, journal, failed: BTreeMap::new(), rolled_back: BTreeSet::new() };
+    let run = Run { plan, crew, context, state: Mutex::new(state) };
+    let (before, components, after) = parts(plan);
+    run.chain(&before).await?;
+    run.at_once(components).await?;
+    run.chain(&after).await?;
     let now = context.clock.now();
-    if run.failed.is_empty() {
+    if run.state().failed.is_empty() {
         run.note(&Entry::Finished { at: now })?;
     }
-    let Run { progress, failed, rolled_back, .. } = run;
+    let State { progress, failed, rolled_back, .. } = run.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(report::of(plan, &progress, crew, failed, &rolled_back, now))
+}
+
+/// Most components that are worked on at the same time.
+pub const AT_ONCE_MAX: usize = 4;
+
+/// Numbers of steps: what comes before all components, those of each component, what comes after all of them.
+fn parts(plan: &RecoveryPlan) -> (Vec<usize>, VecDeque<Vec<usize>>, Vec<usize>) {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let mut components: VecDeque<(&ComponentId, Vec<usize>)> = VecDeque::new();
+    for (number, step) in plan.steps.iter().enumerate() {
+        match &step.component {
+            None if step.act == Do::Start => after.push(number),
+            None => before.push(number),
+            Some(id) => match components.iter_mut().find(|(of, _)| *of == id) {
+                Some((_, steps)) => steps.push(number),
+                None => components.push_back((id, vec![number])),
+            },
+        }
+    }
+    (before, components.into_iter().map(|(_, steps)| steps).collect(), after)
 }
 
 fn not_started(fault: Fault) -> Fault {
@@ -102,10 +122,15 @@ fn resumable(fault: Fault) -> Fault {
 
 struct Run<'a> {
     plan: &'a RecoveryPlan,
-    progress: Progress,
     crew: &'a Crew,
-    journal: &'a mut dyn Journal,
     context: &'a RunContext,
+    /// Never held while something is waited for.
+    state: Mutex<State<'a>>,
+}
+
+struct State<'a> {
+    progress: Progress,
+    journal: &'a mut dyn Journal,
     /// By component; `None` is the stack.
     failed: BTreeMap<Option<ComponentId>, Fault>,
     rolled_back: BTreeSet<ComponentId>,
@@ -118,25 +143,65 @@ struct Gave {
     findings: Vec<String>,
 }
 
-impl Run<'_> {
-    fn note(&mut self, entry: &Entry) -> Result<()> {
-        self.journal.write(entry)?;
-        self.progress.note(self.plan, entry);
+impl<'a> Run<'a> {
+    fn state(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, entry: &Entry) -> Result<()> {
+        let mut state = self.state();
+        state.journal.write(entry)?;
+        state.progress.note(self.plan, entry);
         Ok(())
     }
 
-    /// After a failure, what depends on it is left out; the start of the stack depends on everything.
-    fn skips(&self, step: &Step) -> bool {
-        match (&step.component, step.act) {
-            (None, Do::Start) => !self.failed.is_empty(),
-            (id, _) => self.failed.contains_key(id),
-        }
+    /// What is done already is left out; after a failure also what depends on it: the start of the stack depends on
+    /// everything.
+    fn skips(&self, number: usize, step: &Step) -> bool {
+        let state = self.state();
+        let failed = match (&step.component, step.act) {
+            (None, Do::Start) => !state.failed.is_empty(),
+            (id, _) => state.failed.contains_key(id),
+        };
+        failed || state.progress.done.contains(&number)
     }
 
-    async fn step(&mut self, number: usize, step: &Step) -> Result<()> {
+    /// Steps one after the other.
+    async fn chain(&self, numbers: &[usize]) -> Result<()> {
+        for number in numbers {
+            let Some(step) = self.plan.steps.get(*number) else { continue };
+            if self.skips(*number, step) {
+                continue;
+            }
+            self.context.cancel.check().map_err(resumable)?;
+            self.step(*number, step).await?;
+        }
+        Ok(())
+    }
+
+    /// The components, some at the same time: they begin in the order of the plan.
+    async fn at_once(&self, components: VecDeque<Vec<usize>>) -> Result<()> {
+        let queue = Mutex::new(components);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let worker = async |number: usize| {
+            while let Some(chain) = (number < self.crew.at_once.max(1)).then(&next).flatten() {
+                let ended = self.chain(&chain).await;
+                if ended.is_err() {
+                    // Nothing more is begun.
+                    queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    return ended;
+                }
+            }
+            Ok(())
+        };
+        let (a, b, c, d) = tokio::join!(worker(0), worker(1), worker(2), worker(3));
+        a.and(b).and(c).and(d)
+    }
+
+    async fn step(&self, number: usize, step: &Step) -> Result<()> {
         let scope = step.component.as_ref().map_or("stack", ComponentId::as_str).to_owned();
         self.context.monitor.phase(&scope, step.act.as_str());
-        let before = self.progress.begun.contains(&number);
+        let before = self.state().progress.begun.contains(&number);
         let since = self.context.clock.now();
         self.note(&Entry::Begun { step: number, at: since })?;
         let outcome = self.act(step, before).await;
@@ -154,7 +219,7 @@ impl Run<'_> {
                 if step.act == Do::Check {
                     self.roll_back(number, step).await?;
                 }
-                self.failed.insert(step.component.clone(), fault);
+                self.state().failed.insert(step.component.clone(), fault);
                 Ok(())
             }
         }
@@ -278,9 +343,9 @@ impl Run<'_> {
     }
 
     async fn check(&self, id: &ComponentId, actor: &Actor) -> Result<Gave> {
-        let report = self.progress.reports.get(id);
+        let report = self.state().progress.reports.get(id).cloned();
         let report = report.ok_or_else(|| Fault::new(codes::RUN_BUG, format!("check `{id}`: it was not restored")))?;
-        let findings = actor.component.check(self.part(id).await?, report, self.context).await?;
+        let findings = actor.component.check(self.part(id).await?, &report, self.context).await?;
         let lost = report.lost.iter().map(|lost| format!("{}: {}", lost.path, lost.why));
         let bad = findings.iter().filter(|finding| finding.level == Level::Bad).map(|finding| finding.text.clone());
         let mut wrong: Vec<String> = lost.chain(bad).take(3).collect();
@@ -320,18 +385,19 @@ impl Run<'_> {
 
     /// The kept old state takes its place again. Without one, what was restored stays: it is more
     /// than nothing.
-    async fn roll_back(&mut self, number: usize, step: &Step) -> Result<()> {
+    async fn roll_back(&self, number: usize, step: &Step) -> Result<()> {
         let Some(id) = &step.component else { return Ok(()) };
-        let (Some(actor), Some(report)) = (self.crew.actors.get(id), self.progress.reports.get(id)) else {
+        let report = self.state().progress.reports.get(id).cloned();
+        let (Some(actor), Some(report)) = (self.crew.actors.get(id), report) else {
             return Ok(());
         };
         if report.kept_old.is_none() {
             return Ok(());
         }
         self.context.monitor.phase(id.as_str(), "put the old state back");
-        match actor.component.roll_back(report, self.context).await {
+        match actor.component.roll_back(&report, self.context).await {
             Ok(()) => {
-                self.rolled_back.insert(id.clone());
+                self.state().rolled_back.insert(id.clone());
                 self.note(&Entry::RolledBack { step: number })
             }
             Err(fault) => {

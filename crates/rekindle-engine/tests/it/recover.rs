@@ -181,6 +181,7 @@ impl Stage {
             stack: commands("apps", ""),
             services: Some(Arc::new(FakeServices(self.log.clone()))),
             jobs: 1,
+            at_once: 1,
         }
     }
 
@@ -264,6 +265,69 @@ async fn killed_at_every_line_it_goes_on_and_ends_the_same() {
             assert!(lines[..start].iter().any(|line| line == "check files"), "{kill:?}: {lines:?}");
         }
     }
+}
+
+/// Components wait for each other: this ends only when all of them are worked on at the same time.
+struct Meeting(FakeComponent, Arc<tokio::sync::Barrier>);
+
+#[async_trait]
+impl Component for Meeting {
+    fn id(&self) -> &ComponentId {
+        self.0.id()
+    }
+    fn kind(&self) -> ComponentKind {
+        self.0.kind()
+    }
+    async fn probe(&self, context: &RunContext) -> Result<Vec<Finding>> {
+        self.0.probe(context).await
+    }
+    async fn begin(&self, context: &RunContext) -> Result<Box<dyn Capture>> {
+        self.0.begin(context).await
+    }
+    async fn restore(
+        &self,
+        part: Arc<dyn PartReader>,
+        request: &RestoreRequest,
+        context: &RunContext,
+    ) -> Result<RestoreReport> {
+        self.1.wait().await;
+        self.0.restore(part, request, context).await
+    }
+    async fn check(
+        &self,
+        part: Arc<dyn PartReader>,
+        report: &RestoreReport,
+        context: &RunContext,
+    ) -> Result<Vec<Finding>> {
+        self.0.check(part, report, context).await
+    }
+}
+
+#[tokio::test]
+async fn components_come_back_at_the_same_time_between_stop_and_start() {
+    let stage = Stage::new().await;
+    let mut crew = stage.crew(None);
+    crew.at_once = 3;
+    let barrier = Arc::new(tokio::sync::Barrier::new(NAMES.len()));
+    for (name, kind) in NAMES {
+        let fail = if name == "cache" { Fail::Wrong } else { Fail::Never };
+        let component = Arc::new(Meeting(fake(name, kind, fail, &stage.log), Arc::clone(&barrier)));
+        crew.actors.get_mut(&name.parse().unwrap()).unwrap().component = component;
+    }
+    let mut journal = Lines { entries: Vec::new(), kill: Kill::Never };
+    let context = context();
+    let work = recover(&stage.plan, Progress::default(), &crew, &mut journal, &context);
+    let report = tokio::time::timeout(Duration::from_mins(1), work).await.expect("they met").unwrap();
+    assert_eq!(states(&report), ["database recovered", "cache wrong", "files recovered"]);
+    assert_eq!(report.started, Some(false), "one of them is not back");
+    let lines = stage.log.lines();
+    assert_eq!(lines[..2], ["hook stop-apps recovering", "stop services"]);
+    // It goes on with what is missing, alone.
+    let (report, entries) = stage.run(journal.entries, Kill::Never, None).await;
+    assert_eq!((report.unwrap().exit_code(), Progress::of(&stage.plan, &entries).finished), (0, true));
+    let more = &stage.log.lines()[lines.len()..];
+    assert!(!more.iter().any(|line| line.contains("restore database") || line.contains("restore files")), "{more:?}");
+    assert_eq!(more.last().unwrap(), "hook start-apps recovering");
 }
 
 #[tokio::test]

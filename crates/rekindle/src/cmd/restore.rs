@@ -181,6 +181,10 @@ impl Restore {
         let Some((point, record)) = from.and_then(|point| Some((point, point.manifest().component(id)?))) else {
             return Err(Fault::new(codes::RUN_BUG, "find the point of the plan").into());
         };
+        if let Some(expected) = forecasts(repository, point).get(id) {
+            let text = format!("expected to take {}", human::seconds(expected.seconds));
+            session.progress.phase(id.as_str(), &text);
+        }
         let component = self.component(record, config, &Wishes::default())?;
         let request = RestoreRequest {
             point: point.id().clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rekindle_config::{Component as Configured, Config};
 use rekindle_core::port::{Hook, Recovery};
 use rekindle_core::{ComponentId, ComponentKind, Fault, Result, codes};
-use rekindle_engine::recover::{Actor, Checks, Commands, Crew, RecoveryPlan};
+use rekindle_engine::recover::{AT_ONCE_MAX, Actor, Checks, Commands, Crew, RecoveryPlan};
 use rekindle_repo::Repo;
 
 use crate::wire;
@@ -25,7 +25,7 @@ pub(super) fn crew(
     plan: &RecoveryPlan,
     repo: &Arc<Repo>,
     mut recoveries: BTreeMap<ComponentId, Recovery>,
-    jobs: usize,
+    (jobs, at_once): (usize, Option<usize>),
 ) -> Result<Crew> {
     let mut actors = BTreeMap::new();
     for choice in &plan.choices {
@@ -53,6 +53,9 @@ pub(super) fn crew(
         stack: commands(&config.recover),
         services: wire::containers::services(config, &ids, true)?,
         jobs,
+        at_once: at_once
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+            .min(AT_ONCE_MAX),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `recover`
 
+mod ask;
 mod configuration;
 mod crew;
 mod needs;
@@ -87,6 +88,9 @@ pub(crate) struct Recover {
     /// Parallel workers of pg_restore
     #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
     jobs: usize,
+    /// Components that are restored at the same time; 1: one after the other [default: the number of cores, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4))]
+    at_once: Option<usize>,
 }
 
 /// What planning gives.
@@ -127,7 +131,7 @@ impl Recover {
             return Ok(Answer::data(answer(&needs), plan_text).worse(fault));
         }
         let ways = prepared.recoveries.clone();
-        let crew = crew::crew(&prepared.config, &prepared.plan, &prepared.repo, ways, self.jobs)?;
+        let crew = crew::crew(&prepared.config, &prepared.plan, &prepared.repo, ways, (self.jobs, self.at_once))?;
         let (context, _scratch) = session.context()?;
         let standing = self.look(session, &prepared, &crew, &mut needs, &context)?;
         let plan_text = view::plan(&prepared, &needs);
@@ -192,7 +196,7 @@ impl Recover {
         let _alone = wire::alone::alone(&config)?;
         let (context, _scratch) = session.context()?;
         let ways = replays::again(&read.plan, &repo, &context)?;
-        let crew = crew::crew(&config, &read.plan, &repo, ways, self.jobs)?;
+        let crew = crew::crew(&config, &read.plan, &repo, ways, (self.jobs, self.at_once))?;
         let progress = Progress::of(&read.plan, &read.entries);
         view::tell(session, &view::resumed(&read.plan, &read.entries));
         let mut journal = state::open(&read)?;
@@ -250,11 +254,17 @@ impl Recover {
         for assignment in &self.set {
             source.set(assignment)?;
         }
-        let config = source.config()?;
+        let mut config = source.config()?;
         let marks = marks::read(&repo)?;
         let (context, _scratch) = session.context()?;
         let world = World { repo: &repo, points: &mine, wish: &wish, marks: &marks, context: &context };
         let (choices, recoveries) = self.choices(&config, &world)?;
+        if source.from.is_some() && !self.dry_run && ask::somebody(session) {
+            let ids: Vec<ComponentId> = choices.iter().map(|choice| choice.component.clone()).collect();
+            let missing = needs::secrets(&source.text, &source.file, &ids);
+            ask::ask(&mut source, &missing, &self.state_directory(session)?)?;
+            config = source.config()?;
+        }
         let plan = self.plan(session, &config, &source, &world, choices, journals)?;
         let record = |choice: &Choice| {
             let point = mine.iter().find(|point| *point.id() == choice.point)?;

@@ -15,6 +15,9 @@ use crate::wire::components::is_base;
 pub(super) struct Need {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) component: Option<ComponentId>,
+    /// The key of a secret in the configuration.
+    #[serde(skip)]
+    pub(super) secret: Option<String>,
     /// What, and why it is needed.
     pub(super) what: String,
     pub(super) remedy: String,
@@ -41,6 +44,7 @@ pub(super) fn secrets(text: &str, file: &Path, chosen: &[ComponentId]) -> Vec<Ne
         if let Err(fault) = reference.resolve(directory) {
             needs.push(Need {
                 component: Some(component.clone()),
+                secret: Some(reference.key.clone()),
                 what: format!("the secret `{}` cannot be read: {}", reference.key, fault.chain()),
                 remedy: format!("--set {}=file:/path, with the secret in a file of mode 0600", reference.key),
                 required: true,
@@ -82,8 +86,13 @@ fn postgres_majors() -> Vec<u64> {
 pub(super) fn programs(config: &Config, record: &ComponentRecord) -> Vec<Need> {
     let configured = config.components.iter().find(|one| one.id == record.id);
     let Some(configured) = configured else { return Vec::new() };
-    let need =
-        |what: String, remedy: String, required| Need { component: Some(record.id.clone()), what, remedy, required };
+    let need = |what: String, remedy: String, required| Need {
+        component: Some(record.id.clone()),
+        secret: None,
+        what,
+        remedy,
+        required,
+    };
     let server = |name: &str, remedy: &str| {
         need(
             format!("`{name}` of `{}` is not installed here (no matter when it runs in a container)", record.id),
@@ -149,6 +158,7 @@ fn base(record: &ComponentRecord, bin_dir: Option<&Path>) -> Option<Need> {
     }
     Some(Need {
         component: Some(record.id.clone()),
+        secret: None,
         what: format!("`postgres` {major}, which replays the log of `{}`", record.id),
         remedy: format!(
             "apt install postgresql-{major} (Debian), or dnf install postgresql{major}-server (RPM of postgresql.org)"
@@ -168,6 +178,7 @@ pub(super) fn unreachable(component: &ComponentId, record: Option<&ComponentReco
     };
     Need {
         component: Some(component.clone()),
+        secret: None,
         what: format!("the server of `{component}` does not answer: {}", fault.chain()),
         remedy,
         required: true,

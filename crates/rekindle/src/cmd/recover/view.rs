@@ -113,7 +113,7 @@ fn forecasts(plan: &RecoveryPlan, config: &Config, text: &mut String) {
             let rate = human::bytes(u64::try_from(rate).unwrap_or(u64::MAX));
             let _ = writeln!(
                 text,
-                "forecast, from earlier recoveries and drills: {} for {} ({rate} a second)",
+                "forecast, from earlier recoveries and drills, one component after the other: {} for {} ({rate} a second)",
                 human::millis(ms),
                 human::bytes(bytes)
             );

@@ -359,7 +359,49 @@ fn a_bare_machine_needs_only_the_program_the_url_and_the_key() {
     assert!(written.contains(&format!("file:{}/pg", home.display())), "{written}");
     assert!(written.contains(&url) && !written.contains(super::stack::REPOSITORY_PASSWORD), "{written}");
     stack.place.json(0, &["backup"]);
+    asked_on_a_terminal(&bare, &url, &data, &postgres, &made.databases[0]);
+}
+
+/// Somebody sits at the machine and types the password that was on the lost host.
+fn asked_on_a_terminal(bare: &Place, url: &str, data: &std::path::Path, postgres: &Postgres, database: &str) {
+    fs::remove_dir_all(data).unwrap();
+    postgres.psql("postgres", &format!("DROP DATABASE \"{database}\""));
+    fs::remove_file(bare.path().join("pg")).unwrap();
+    let program = env!("CARGO_BIN_EXE_rekindle");
+    // The written configuration refers to the file that is gone.
+    let line = format!(
+        "{program} --no-progress recover --from {url} --password-file the-key --only files --only database \
+         --set component.database.password=file:gone"
+    );
+    let plain = bare.command(&[]);
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(bare.path()).env_clear();
+    script.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = script.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut said = String::new();
+    let mut buffer = [0; 4096];
+    let mut read = |said: &mut String| {
+        let given = std::io::Read::read(&mut out, &mut buffer).unwrap();
+        said.push_str(&String::from_utf8_lossy(&buffer[..given]));
+        given > 0
+    };
+    while !said.contains("leave it out): ") {
+        assert!(read(&mut said), "it asks: {said}");
+    }
+    let mut typed = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut typed, format!("{}\n", postgres.password()).as_bytes()).unwrap();
+    while read(&mut said) {}
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(said.contains("component.database.password") && said.contains("is back after"), "{said}");
+    assert!(!said.contains(postgres.password()), "{said}");
+    assert_eq!(fs::read_to_string(data.join("a")).unwrap(), "saved");
+    assert_eq!(
+        postgres.psql("postgres", &format!("SELECT count(*) FROM pg_database WHERE datname = '{database}'")),
+        "1"
+    );
     // A secret is never taken from the command line.
-    let refused = run(5, &["--set", "component.database.password=canary-secret"]);
+    let head = ["recover", "--from", url, "--password-file", "the-key"];
+    let refused = bare.json(5, &[&head[..], &["--set", "component.database.password=canary-secret"]].concat());
     assert!(!refused.to_string().contains("canary-secret"), "{refused}");
 }

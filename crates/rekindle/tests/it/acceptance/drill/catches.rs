@@ -23,7 +23,7 @@ use super::bench::{Bench, Lie, Meddled, Panicking, failed, id};
 use super::{nothing_is_left, outcomes, pairs, small_database, stack};
 
 #[test]
-fn bad_backups_of_postgresql() {
+fn drill_catches_the_wrong_database_a_missing_role_and_a_missing_extension() {
     let postgres = Postgres::start(PostgresOptions::default());
     small_database(&postgres);
     postgres.psql("shop", "CREATE EXTENSION pgcrypto");
@@ -107,7 +107,7 @@ fn first_table(record: &mut ComponentRecord) -> &mut serde_json::Value {
 }
 
 #[test]
-fn an_empty_table_that_had_rows() {
+fn drill_catches_an_empty_table_that_had_rows() {
     let postgres = Postgres::start(PostgresOptions::default());
     small_database(&postgres);
     let mut stack = stack();
@@ -173,7 +173,7 @@ fn a_library_that_has_to_be_preloaded_is_there_or_nothing_is_proved() {
 }
 
 #[test]
-fn a_restore_that_is_too_slow_misses_its_objective() {
+fn drill_catches_a_too_slow_restore() {
     let mut stack = stack();
     let data = stack.files("data");
     fs::write(data.join("a"), "one").unwrap();
@@ -196,7 +196,7 @@ fn a_restore_that_is_too_slow_misses_its_objective() {
 }
 
 #[test]
-fn bad_backups_of_redis() {
+fn drill_catches_a_truncated_rdb_and_a_stale_append_only_file() {
     let redis = Redis::start(RedisOptions::default());
     redis_data(&redis, 20);
     let mut stack = stack();
@@ -240,7 +240,7 @@ fn plant_stale_aof(report: &RestoreReport) {
 const SEALED: &str = "obLD1OX2BxgAAQIDBAUGBwgJCgsMDQ4Pv5WXoF1Tkm9Z8KQAGzRHrIQL0MXZ9OkYYqMH3mYp8xyRI259+9g=";
 
 #[test]
-fn a_grafana_without_its_key() {
+fn drill_catches_a_grafana_without_its_key() {
     let grafana = GrafanaFiles::make(false);
     grafana.sql(&format!(
         "INSERT INTO data_source (org_id, version, type, name, access, url, secure_json_data, uid) \

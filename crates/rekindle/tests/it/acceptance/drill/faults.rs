@@ -108,7 +108,7 @@ fn an_engine_that_dies_has_failed_and_one_that_is_too_old_proves_nothing() {
 }
 
 #[test]
-fn damage_in_the_repository_fails_the_drill_and_takes_the_proof_away() {
+fn drill_catches_a_corrupted_pack_and_the_proof_is_taken_away() {
     let mut stack = stack();
     let data = stack.files("data");
     for n in 0..4 {

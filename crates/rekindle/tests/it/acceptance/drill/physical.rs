@@ -19,7 +19,7 @@ fn database(answer: &Value) -> &Value {
 }
 
 #[test]
-fn a_drill_proves_the_log_to_its_end_or_to_a_moment_and_finds_missing_wal() {
+fn drill_catches_missing_wal_and_proves_the_log_to_its_end_or_to_a_moment() {
     let mut one = Logged::start();
     set_drill(&mut one.stack, "");
     one.mark();
