@@ -68,10 +68,28 @@ fn contract(repo: &Repo) {
     log.remove(&[name(1, 5)]).unwrap();
     assert_eq!(log.inventory().unwrap().segments.len(), 1);
     assert_eq!(log.segment(name(1, 5)).unwrap(), None);
+    removed_tails(repo);
     owners(repo);
     let report = verified(repo);
     assert!(report.damage.is_empty(), "{report:#?}");
     assert_eq!((report.wal_segments, report.wal_segments_read), (1, 1));
+}
+
+/// Only pieces go: a segment that was sealed meanwhile stays, and so does every other tail.
+fn removed_tails(repo: &Repo) {
+    let log = log_of(repo);
+    log.put_tail(&piece(7, 0, 10_000)).unwrap();
+    log.put_tail(&piece(20, 0, 10_000)).unwrap();
+    log.put_tail(&piece(20, 10_000, 20_000)).unwrap();
+    let before = log.inventory().unwrap();
+    assert!(before.left_tails.contains(&name(1, 7)) && before.tails.contains_key(&name(1, 20)));
+    let written: Vec<_> = before.tails_at.keys().copied().collect();
+    assert_eq!(written, before.tails.keys().copied().collect::<Vec<_>>(), "every tail has its time");
+    log.remove_tails(&[name(1, 7), name(1, 20), name(1, 21)]).unwrap();
+    let after = log.inventory().unwrap();
+    assert!(after.left_tails.is_empty() && !after.tails.contains_key(&name(1, 20)));
+    assert_eq!((after.segments.len(), after.tails.len()), (before.segments.len(), before.tails.len() - 1));
+    assert_eq!(log.segment(name(1, 7)).unwrap().unwrap(), bytes_of(1, 7));
 }
 
 fn segments(log: &dyn WalLog) {

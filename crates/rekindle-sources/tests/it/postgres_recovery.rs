@@ -27,12 +27,6 @@ fn all_good(recovering: &Recovering) {
     }
 }
 
-fn amcheck(server: &Postgres) {
-    let mut command = server.client("pg_amcheck");
-    let output = command.args(["--all", "--install-missing", "--heapallindexed"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
-
 fn is_fault<T>(outcome: Result<T, Fault>, code: &'static rekindle_core::ErrorCode) -> Fault {
     match outcome {
         Ok(_) => panic!("this should be {}", code.id),
@@ -41,67 +35,6 @@ fn is_fault<T>(outcome: Result<T, Fault>, code: &'static rekindle_core::ErrorCod
             fault
         }
     }
-}
-
-/// Load and markers, several commits per second, as long as `seconds`.
-fn load(world: &World, seconds: u32) {
-    world.server.psql(
-        "postgres",
-        "CREATE PROCEDURE mark(n int) LANGUAGE plpgsql AS $$ BEGIN FOR i IN 1..n LOOP \
-         INSERT INTO marker DEFAULT VALUES; COMMIT; PERFORM pg_sleep(0.04); END LOOP; END $$",
-    );
-    let bench = |extra: &[&str]| {
-        let mut command = world.server.client("pgbench");
-        command.args(extra).arg("postgres");
-        command
-    };
-    assert!(bench(&["-i", "-q", "-s", "2"]).output().unwrap().status.success());
-    let seconds = seconds.to_string();
-    let mut running = bench(&["-n", "-c", "2", "-T", seconds.as_str()]).spawn().unwrap();
-    world.server.psql("postgres", &format!("CALL mark({})", 25 * seconds.parse::<u32>().unwrap()));
-    assert!(running.wait().unwrap().success());
-}
-
-/// `REKINDLE_LONG_TESTS` makes it a minute of load, as an operator would want to see once.
-fn seconds() -> u32 {
-    if std::env::var_os("REKINDLE_LONG_TESTS").is_some() { 60 } else { 5 }
-}
-
-#[test]
-fn five_moments_under_load_come_back_exactly() {
-    let world = World::new(15);
-    let part = world.base("base");
-    let begun = world.now();
-    load(&world, seconds());
-    let ended = world.now();
-    world.archive();
-    world.archive();
-    let log = world.log();
-    let span = u64::try_from(ended.duration_since(begun).as_millis()).unwrap();
-    for number in 0..5_u32 {
-        let moment = begun + Duration::from_millis(u64::from(u32::from_le_bytes(rand_bytes())) % span);
-        let recovery = planned(&to(Stop::Time(moment)), &[&part], &log).unwrap();
-        let recovering = world.recover(recovery, &part, &format!("restored-{number}")).unwrap();
-        all_good(&recovering);
-        let proof = recovering.recovered().proof.unwrap();
-        assert!(proof.stopped.unwrap().starts_with("recovery stopping before"));
-        assert_eq!(proof.timeline, Timeline(2));
-        let copy = world.serve(&recovering.data);
-        assert_eq!(copy.psql("postgres", MARKERS), world.markers_at(moment), "at {moment}");
-        assert_eq!(copy.psql("postgres", "SHOW archive_mode"), "off");
-        if number == 0 {
-            amcheck(&copy);
-        }
-        drop(copy);
-        fs::remove_dir_all(&recovering.data).unwrap();
-    }
-}
-
-fn rand_bytes() -> [u8; 4] {
-    use std::hash::{BuildHasher, Hasher};
-    // A new state each time: good enough to choose a moment.
-    let hash = std::collections::hash_map::RandomState::new().build_hasher().finish();
-    hash.to_le_bytes()[..4].try_into().unwrap()
 }
 
 #[test]

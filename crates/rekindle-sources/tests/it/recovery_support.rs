@@ -93,14 +93,6 @@ impl World {
         text.parse().unwrap()
     }
 
-    /// The markers that were committed up to a moment, by the server's own record of commits.
-    pub(crate) fn markers_at(&self, at: jiff::Timestamp) -> String {
-        let sql = format!(
-            "SELECT string_agg(id::text, ',' ORDER BY id) FROM marker WHERE pg_xact_commit_timestamp(xmin) <= '{at}'"
-        );
-        self.server.psql("postgres", &sql)
-    }
-
     /// Closes the segment and waits until it is archived.
     pub(crate) fn archive(&self) {
         self.server.psql("postgres", "INSERT INTO marker (note) VALUES ('switch')");

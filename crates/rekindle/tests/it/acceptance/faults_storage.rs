@@ -10,7 +10,7 @@ use super::stack::{Stack, assert_same_trees, below, noise};
 use crate::run::Place;
 
 /// Makes a memory file system larger.
-fn enlarge(directory: &Path, mib: u32) {
+pub(super) fn enlarge(directory: &Path, mib: u32) {
     let size = format!("remount,size={mib}m");
     assert!(Command::new("mount").args(["-o", &size]).arg(directory).status().unwrap().success());
 }

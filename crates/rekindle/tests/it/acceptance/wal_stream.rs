@@ -69,6 +69,10 @@ fn archive_command_and_restore_command_on_a_real_server() {
     let told = try_recovery(15, &base);
     assert!(!told.contains("archive recovery complete") && !told.contains("selected new timeline"), "{told}");
     fs::rename(log.path("away"), log.path("repo")).unwrap();
+    // The program itself is gone: the shell answers 127.
+    recoverable(&base, "/no/such/program wal fetch %f \"%p\"", "");
+    let told = try_recovery(15, &base);
+    assert!(!told.contains("archive recovery complete") && !told.contains("selected new timeline"), "{told}");
     let answer =
         recovered(&log, 15, &base, "SELECT count(*), substr(pg_walfile_name(pg_current_wal_lsn()), 8, 1) FROM t");
     assert_eq!(answer, format!("{written}|2"));

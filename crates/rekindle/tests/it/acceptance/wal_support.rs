@@ -250,7 +250,7 @@ pub(crate) fn position(server: &Postgres) -> u64 {
     lsn(server.psql("postgres", "SELECT pg_current_wal_flush_lsn()").trim())
 }
 
-fn give(path: &Path) {
+pub(crate) fn give(path: &Path) {
     let Some((uid, gid)) = Postgres::os_user() else {
         return;
     };

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rekindle_testkit::s3::Mount;
-use rekindle_testkit::{Fault, Postgres, Proxy, S3, S3Options};
+use rekindle_testkit::{Fault, Postgres, PostgresOptions, Proxy, S3, S3Options};
 
 use super::{Room, caught_up, mark, marker_table, markers, options, write_wal};
-use crate::acceptance::wal_support::{Log, Receiver, ended, lsn, position, server_directory, small_segments};
+use crate::acceptance::wal_support::{Log, Receiver, ended, give, lsn, position, server_directory, small_segments};
+use crate::acceptance::faults_storage::enlarge;
 use crate::run::Place;
 
 /// Fills a file system to its last byte.
@@ -60,6 +61,45 @@ fn full_disks_lose_nothing() {
     log.place.ends(0, &["wal", "verify", "--deep"]);
     scratch_is_full(&log);
     assert_eq!(markers(&room.recovered(&log, 15, "back", &["--latest"])), markers(&server));
+}
+
+/// The disk of `pg_wal` runs full because nobody receives: the server goes down, as PostgreSQL does.
+/// `wal status` says what is wrong, and with room and a receiver nothing was lost.
+#[test]
+fn a_full_disk_under_pg_wal_is_caught_up_with() {
+    let room = Room::new();
+    let wal = room.path("wal");
+    fs::create_dir(&wal).unwrap();
+    let _disk = Mount::tmpfs(&wal, 24);
+    give(&wal);
+    let initdb = ["--wal-segsize", "1", "-X", wal.join("pg_wal").to_str().unwrap()].map(ToOwned::to_owned).to_vec();
+    let settings = [("max_wal_size", "4MB"), ("min_wal_size", "2MB")];
+    let mut server = Postgres::start(PostgresOptions { initdb, ..options(15, &settings) });
+    let log = Log::with(&server, "stream");
+    marker_table(&server);
+    let receiver = log.receiver(&[]);
+    receiver.wait_told("streaming timeline 1");
+    log.backup();
+    assert_eq!(receiver.stop(), 0);
+    let filled = (0..60).any(|_| {
+        let insert = "INSERT INTO marker (at) SELECT clock_timestamp() FROM generate_series(1, 5000)";
+        server.try_psql("postgres", insert).is_err()
+    });
+    assert!(filled && server.log_text().contains("No space left on device"), "{}", server.log_tail());
+    let status = log.place.run(&["wal", "status"]);
+    assert_eq!(status.code, 4, "{status:#?}");
+    server.kill9();
+    enlarge(&wal, 200);
+    server.restart();
+    let kept = markers(&server);
+    let receiver = log.receiver(&[]);
+    mark(&server, 1);
+    caught_up(&log, &server);
+    assert_eq!(receiver.stop(), 0);
+    assert!(log.state()["gaps"].as_array().unwrap().is_empty());
+    log.place.ends(0, &["wal", "verify", "--deep"]);
+    let back = markers(&room.recovered(&log, 15, "back", &["--latest"]));
+    assert!(back.starts_with(&kept) && back == markers(&server));
 }
 
 /// The disk where WAL is fetched to, and the one of the prefetched.
@@ -128,7 +168,7 @@ fn a_repository_that_is_away_for_a_minute() {
     assert!((1..=125).contains(&push.code), "{push:#?}");
     assert!(begun.elapsed() < Duration::from_secs(75), "{:?}", begun.elapsed());
     mark(&server, 10);
-    std::thread::sleep(Duration::from_secs(60).saturating_sub(begun.elapsed()));
+    std::thread::sleep(Duration::from_mins(1).saturating_sub(begun.elapsed()));
     assert!(confirmed(&server) < unconfirmed, "nothing of this minute is stored");
     proxy.set(Fault::None);
     caught_up(&log, &server);
