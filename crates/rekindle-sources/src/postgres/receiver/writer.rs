@@ -42,6 +42,9 @@ pub(super) struct Writer<'a> {
     /// Everything before it is in the repository.
     durable: &'a AtomicU64,
     open: Open,
+    /// Since when the storage was being written to while pieces came that wait in the queue: their time runs
+    /// from there, not from the moment when somebody looks at them.
+    busy: Option<Instant>,
 }
 
 impl<'a> Writer<'a> {
@@ -54,23 +57,36 @@ impl<'a> Writer<'a> {
         first: SegmentName,
     ) -> Result<Self> {
         let known = log.tail(first)?.map(|tail| tail.bytes).unwrap_or_default();
-        Ok(Self { log, options, listener, durable, open: Open::new(first, known) })
+        Ok(Self { log, options, listener, durable, open: Open::new(first, known), busy: None })
     }
 
     /// Takes pieces until the sender is gone, then ships what is left.
     pub(super) fn run(mut self, pieces: &Pieces<Vec<u8>>) -> Result<()> {
         loop {
+            // First everything that waits, so that one part takes all of it: storage may be slow.
+            if let Ok(bytes) = pieces.try_recv() {
+                self.take(&bytes)?;
+                if self.is_large() {
+                    self.ship()?;
+                }
+                continue;
+            }
+            self.busy = None;
             let wait = self.open.since.map_or(IDLE, |since| self.options.tail_every.saturating_sub(since.elapsed()));
+            if wait.is_zero() || self.is_large() {
+                self.ship()?;
+                continue;
+            }
             match pieces.recv_timeout(wait) {
                 Ok(bytes) => self.take(&bytes)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.ship(),
             }
-            let due = self.open.since.is_some_and(|since| since.elapsed() >= self.options.tail_every);
-            if due || self.open.bytes.len() - self.open.shipped >= self.options.tail_bytes as usize {
-                self.ship()?;
-            }
         }
+    }
+
+    fn is_large(&self) -> bool {
+        self.open.bytes.len() - self.open.shipped >= self.options.tail_bytes as usize
     }
 
     fn take(&mut self, mut bytes: &[u8]) -> Result<()> {
@@ -84,7 +100,8 @@ impl<'a> Writer<'a> {
                 self.open.shipped = self.open.bytes.len();
             } else {
                 self.open.shipped = self.open.shipped.max(self.open.known.len());
-                self.open.since.get_or_insert_with(Instant::now);
+                let busy = self.busy;
+                self.open.since.get_or_insert_with(|| busy.unwrap_or_else(Instant::now));
             }
             if self.open.bytes.len() == size {
                 self.seal()?;
@@ -116,6 +133,7 @@ impl<'a> Writer<'a> {
         if self.open.bytes.len() <= self.open.shipped {
             return Ok(());
         }
+        let begun = Instant::now();
         let from = if self.open.pieces >= PIECES_MAX { 0 } else { self.open.shipped };
         let part = TailPart {
             segment: self.open.name,
@@ -123,6 +141,7 @@ impl<'a> Writer<'a> {
             bytes: self.open.bytes[from..].to_vec(),
         };
         self.log.put_tail(&part)?;
+        self.busy = Some(begun);
         self.open.pieces = if from == 0 { 1 } else { self.open.pieces + 1 };
         self.open.shipped = self.open.bytes.len();
         self.tell();
@@ -130,6 +149,7 @@ impl<'a> Writer<'a> {
     }
 
     fn seal(&mut self) -> Result<()> {
+        let begun = Instant::now();
         self.log.put_segment(self.open.name, &self.open.bytes)?;
         self.open.shipped = self.open.bytes.len();
         self.tell();
@@ -139,6 +159,7 @@ impl<'a> Writer<'a> {
         // The allocation is used again.
         let mut bytes = std::mem::take(&mut self.open.bytes);
         bytes.clear();
+        self.busy = Some(begun);
         self.open = Open { bytes, ..Open::new(self.open.name.next(), Vec::new()) };
         Ok(())
     }

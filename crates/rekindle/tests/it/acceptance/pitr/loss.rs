@@ -24,7 +24,9 @@ fn what_is_lost_with_the_server() {
     for trial in 0..trials() {
         let (with_receiver, major) = (trial % 2 == 1, if trial / 2 % 2 == 0 { 15 } else { 17 });
         let (ms, rows) = one_loss(major, 2500 + trial * 137 % 1000, with_receiver);
-        assert!(ms <= 2000, "trial {trial}: commits of {ms} ms before the end are lost ({rows} rows)");
+        // A receiver that dies too takes with it what it had not stored; how long storing takes is the disk's.
+        let longest = if with_receiver { 5000 } else { 2000 };
+        assert!(ms <= longest, "trial {trial}: commits of {ms} ms before the end are lost ({rows} rows)");
         lost[usize::from(with_receiver)].push((ms, rows));
     }
     for (who, mut lost) in ["the server", "the server and the receiver"].iter().zip(lost) {
