@@ -231,9 +231,10 @@ fn the_second_backup_of_17_and_18_sends_and_stores_what_changed() {
         stack.postgres.psql("postgres", "VACUUM FREEZE cards; CREATE TABLE still AS SELECT * FROM cards LIMIT 100000");
         let first = stack.backup(0);
         assert_eq!(first["details"]["taken"]["kind"], "full");
-        stack
-            .postgres
-            .psql("postgres", &format!("UPDATE cards SET face = 'changed' WHERE id <= {}; CREATE TABLE more (n int)", rows / 100));
+        stack.postgres.psql(
+            "postgres",
+            &format!("UPDATE cards SET face = 'changed' WHERE id <= {}; CREATE TABLE more (n int)", rows / 100),
+        );
         let second = stack.backup(0);
         assert_eq!(second["details"]["taken"]["kind"], "incremental", "{second:#}");
         for (what, value) in [("sent", transferred as fn(&Value) -> u64), ("stored", stored), ("read", read)] {

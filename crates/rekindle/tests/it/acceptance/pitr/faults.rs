@@ -10,8 +10,8 @@ use rekindle_testkit::s3::Mount;
 use rekindle_testkit::{Fault, Postgres, PostgresOptions, Proxy, S3, S3Options};
 
 use super::{Room, caught_up, mark, marker_table, markers, options, write_wal};
-use crate::acceptance::wal_support::{Log, Receiver, ended, give, lsn, position, server_directory, small_segments};
 use crate::acceptance::faults_storage::enlarge;
+use crate::acceptance::wal_support::{Log, Receiver, ended, give, lsn, position, server_directory, small_segments};
 use crate::run::Place;
 
 /// Fills a file system to its last byte.

@@ -67,7 +67,10 @@ fn wal_goes_with_the_base_backups_that_needed_it() {
     let before = segments();
     // What nobody needs is younger than a day: it stays, and is told.
     let young = pruned(&log, 0);
-    assert!(beside + removed(&young) > 0 && young["needed"].as_u64().unwrap() > 5, "aged before the first backup: {young:#}");
+    assert!(
+        beside + removed(&young) > 0 && young["needed"].as_u64().unwrap() > 5,
+        "aged before the first backup: {young:#}"
+    );
     age(&log.path("repo/rekindle/wal"));
     assert_eq!(removed(&pruned(&log, 0)), 0, "both base backups need the rest");
     let came =
