@@ -22,6 +22,8 @@ pub struct Config {
     pub file: PathBuf,
     pub stack: Stack,
     pub repository: Repository,
+    /// Further repositories with the same points, in the order of the file.
+    pub copies: Vec<CopyTo>,
     /// In the order of the file.
     pub components: Vec<Component>,
     /// Words for several components; each names at least one that is configured.
@@ -29,7 +31,7 @@ pub struct Config {
     /// Around the whole run.
     pub hooks: Hooks,
     /// `None`: nothing is ever removed.
-    pub retention: Option<Policy>,
+    pub retention: Option<Retention>,
     pub drill: Drill,
     pub serve: Serve,
     /// When nothing is started.
@@ -40,6 +42,14 @@ pub struct Config {
     pub tripwire: Thresholds,
     /// Around the recovery of the whole stack.
     pub recover: Recover,
+}
+
+/// Which points are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub policy: Policy,
+    /// Points with one of these words.
+    pub keep_tags: Vec<String>,
 }
 
 /// How sandboxes are made on this host.
@@ -76,6 +86,10 @@ pub struct Serve {
     pub verify_data: Option<String>,
     pub drill: Option<Schedule>,
     pub prune: Option<Schedule>,
+    /// Maintenance.
+    pub daily: Option<Schedule>,
+    pub weekly: Option<Schedule>,
+    pub monthly: Option<Schedule>,
     /// `None`: no listener.
     pub listen: Option<SocketAddr>,
     pub textfile: Option<PathBuf>,
@@ -165,6 +179,26 @@ pub struct Repository {
     pub access: Access,
 }
 
+/// A further repository that holds the same points.
+#[derive(Debug, Clone)]
+pub struct CopyTo {
+    pub name: String,
+    pub repository: Repository,
+    pub schedule: Option<Schedule>,
+    /// Most KiB per second to and from it; `None`: no limit.
+    pub bandwidth_kib: Option<u64>,
+    /// `None`: nothing is ever removed from it.
+    pub retention: Option<Retention>,
+}
+
+/// The retention of every object that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLock {
+    /// Nobody can shorten it, not even the owner of the account.
+    pub compliance: bool,
+    pub days: u16,
+}
+
 /// How the storage is reached.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
@@ -173,6 +207,8 @@ pub struct Access {
     pub path_style: Option<bool>,
     pub ca_file: Option<PathBuf>,
     pub profile: Option<String>,
+    pub object_lock: Option<ObjectLock>,
+    pub storage_class: Option<String>,
     pub access_key_id: Option<Value>,
     pub secret_access_key: Option<SecretRef>,
     pub session_token: Option<SecretRef>,
@@ -200,6 +236,8 @@ pub struct Component {
     pub container: Option<InContainer>,
     pub schedule: Option<Schedule>,
     pub objective: Objective,
+    /// Instead of that of the repository.
+    pub retention: Option<Retention>,
     pub hooks: Hooks,
     pub checks: Checks,
     pub tripwire: Thresholds,

@@ -128,6 +128,14 @@ impl SecretRef {
         matches!(self.source, Source::File(_) | Source::Credential(_))
     }
 
+    /// The file it is read from, when it is one.
+    pub fn in_file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::File(path) => Some(path),
+            Source::Env(_) | Source::Command(_) | Source::Credential(_) => None,
+        }
+    }
+
     /// Gets the secret now. One newline at its end is taken off; an empty one is an error.
     pub fn resolve(&self) -> Result<Secret<String>> {
         self.resolve_in(&Surroundings::of_process())

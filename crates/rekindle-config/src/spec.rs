@@ -55,6 +55,7 @@ const fn must(name: &'static str, shape: Shape, about: &'static str) -> Key {
 pub(crate) const ROOT: &[Key] = &[
     must("stack", Shape::Table(STACK), "What is backed up together."),
     must("repository", Shape::Table(REPOSITORY), "Where recovery points are kept."),
+    key("copy", Shape::Named(COPY), "Further repositories that hold the same points, one table each."),
     must("component", Shape::Components, "The things that are saved, one table each."),
     key("group", Shape::Groups, "Words for several components at once, as `app = [\"uploads\", \"settings\"]`."),
     key("hooks", Shape::Table(HOOKS), "Programs run around every run."),
@@ -90,6 +91,9 @@ pub(crate) const SERVE: &[Key] = &[
     key("verify-data", Shape::Text, "How much data each verification reads back: `5%`, `500M`, `1/7` or `all`."),
     key("drill", Shape::Schedule, "When every component is restored into a sandbox and checked."),
     key("prune", Shape::Schedule, "When [retention] is applied and data that no point needs is removed."),
+    key("daily", Shape::Schedule, "When `maintenance daily` runs."),
+    key("weekly", Shape::Schedule, "When `maintenance weekly` runs."),
+    key("monthly", Shape::Schedule, "When `maintenance monthly` runs."),
     key("listen", Shape::Text, "Address for `/metrics` and `/healthz`: `127.0.0.1:9464` (default), or `off`."),
     key("textfile", Shape::Path, "File for the node exporter's textfile collector; its name ends in `.prom`."),
     key("grace", Shape::Duration, "How long runs may go on when the service is stopped (default 30s)."),
@@ -113,8 +117,11 @@ const EVENTS: Key = key(
     Shape::TextList,
     "What it is told: `failed`, `partial`, `overdue`, `recovered`, `objective-missed`, `proof-old`, `capacity`, `suspicious`, `kit` (default: all).",
 );
-const TASKS: Key =
-    key("tasks", Shape::TextList, "Tasks it hears of: `backup`, `verify`, `drill`, `prune` (default: all).");
+const TASKS: Key = key(
+    "tasks",
+    Shape::TextList,
+    "Tasks it hears of: `backup`, `verify`, `drill`, `prune`, `copy`, `maintenance` (default: all).",
+);
 const DIGEST: Key = key("digest", Shape::Schedule, "When it gets a summary of all runs, as `0 8 * * 1`.");
 const SECRET_URL: Key = must("url", Shape::Secret, "Reference to its URL, which is a secret.");
 const TIMEOUT: Key = key("timeout", Shape::Duration, "Longest time of one attempt (default 15s).");
@@ -254,7 +261,9 @@ pub(crate) const STACK: &[Key] = &[
     key("start-timeout", Shape::Duration, "Longest wait until started services are healthy (default 2m)."),
 ];
 
-pub(crate) const REPOSITORY: &[Key] = &[
+pub(crate) const REPOSITORY: &[Key] = &REPOSITORY_KEYS;
+
+const REPOSITORY_KEYS: [Key; 19] = [
     must("url", Shape::Text, "`file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`."),
     must(
         "password",
@@ -279,7 +288,58 @@ pub(crate) const REPOSITORY: &[Key] = &[
     key("account-key", Shape::Secret, "Key of the storage account (az)."),
     key("sas-token", Shape::Secret, "Shared access signature (az)."),
     key("ca-file", Shape::Path, "PEM file with the certificate authority of the storage service."),
+    key(
+        "object-lock",
+        Shape::Choice(&["governance", "compliance"]),
+        "Retention of every object: `compliance` nobody can shorten (s3, a bucket with Object Lock).",
+    ),
+    key(
+        "object-lock-days",
+        Shape::Integer { min: 1, max: 36_500 },
+        "How long objects are kept; extended while they are needed (s3).",
+    ),
+    key(
+        "storage-class",
+        Shape::Choice(&[
+            "STANDARD",
+            "STANDARD_IA",
+            "ONEZONE_IA",
+            "INTELLIGENT_TIERING",
+            "GLACIER_IR",
+            "REDUCED_REDUNDANCY",
+        ]),
+        "Storage class of packs (s3).",
+    ),
 ];
+
+/// A copy is a repository, and says when it is brought up to date.
+pub(crate) const COPY: &[Key] = &both::<19, 3, 22>(
+    REPOSITORY_KEYS,
+    [
+        key("schedule", Shape::Schedule, "When `rekindle serve` copies what is missing."),
+        key(
+            "bandwidth-kib",
+            Shape::Integer { min: 1, max: 1 << 32 },
+            "Most KiB per second to and from it (default: no limit).",
+        ),
+        key(
+            "retention",
+            Shape::Table(RETENTION),
+            "Which of its points `forget --copy` keeps. Without it nothing is removed from it.",
+        ),
+    ],
+);
+
+/// The keys of two tables in one.
+const fn both<const A: usize, const B: usize, const C: usize>(first: [Key; A], second: [Key; B]) -> [Key; C] {
+    let mut all = [first[0]; C];
+    let mut at = 0;
+    while at < C {
+        all[at] = if at < A { first[at] } else { second[at - A] };
+        at += 1;
+    }
+    all
+}
 
 pub(crate) const OBJECTIVE: &[Key] = &[
     key("rpo", Shape::Duration, "Greatest acceptable age of the newest capture."),
@@ -304,6 +364,7 @@ pub(crate) const RETENTION: &[Key] = &[
     key("keep-yearly", COUNT, "Years of which the last point is kept."),
     key("keep-within", Shape::Duration, "Everything younger than this, counted from the newest point, is kept."),
     key("min-keep", COUNT, "Never fewer complete points than this."),
+    key("keep-tags", Shape::TextList, "Points with one of these words (`backup --tag WORD`) are kept."),
 ];
 
 pub(crate) const DRILL: &[Key] = &[
@@ -330,6 +391,11 @@ const CONTAINER: Key = key(
 const SCHEDULE: Key =
     key("schedule", Shape::Schedule, "When it is captured, as cron says it; `status` and the RPO check use it.");
 const OBJECTIVES: Key = key("objective", Shape::Table(OBJECTIVE), "Targets that every run is judged by.");
+const RETAIN: Key = key(
+    "retention",
+    Shape::Table(RETENTION),
+    "Which points that hold it are kept for its sake, instead of [retention].",
+);
 const SQL_CHECKS: Key = key(
     "checks",
     Shape::TextList,
@@ -376,6 +442,7 @@ pub(crate) const POSTGRES: &[Key] = &[
     SQL_CHECKS,
     SCHEDULE,
     OBJECTIVES,
+    RETAIN,
     COMPONENT_HOOKS,
     COMPONENT_TRIPWIRE,
     COMPONENT_RECOVER,
@@ -395,6 +462,7 @@ pub(crate) const REDIS: &[Key] = &[
     COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
+    RETAIN,
     COMPONENT_HOOKS,
     COMPONENT_TRIPWIRE,
     COMPONENT_RECOVER,
@@ -411,6 +479,7 @@ pub(crate) const FILES: &[Key] = &[
     COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
+    RETAIN,
     COMPONENT_HOOKS,
     COMPONENT_TRIPWIRE,
     COMPONENT_RECOVER,
@@ -439,6 +508,7 @@ pub(crate) const PROMETHEUS: &[Key] = &[
     COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
+    RETAIN,
     COMPONENT_HOOKS,
     COMPONENT_TRIPWIRE,
     COMPONENT_RECOVER,
@@ -463,6 +533,7 @@ pub(crate) const GRAFANA: &[Key] = &[
     COMMAND_CHECKS,
     SCHEDULE,
     OBJECTIVES,
+    RETAIN,
     COMPONENT_HOOKS,
     COMPONENT_TRIPWIRE,
     COMPONENT_RECOVER,

@@ -45,6 +45,12 @@ pub struct Manifest {
     /// Number and hash of the newest mark when this point was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marks_head: Option<LedgerHead>,
+    /// Number and hash of the newest record of the audit log when this point was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_head: Option<LedgerHead>,
+    /// Words that people gave to the run, for `keep-tags`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// What the tripwire found odd; the point itself is as complete as `state` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspicions: Vec<Suspicion>,

@@ -13,6 +13,7 @@ pub struct Chains {
     pub ledger_head: Option<LedgerHead>,
     pub proof_head: Option<LedgerHead>,
     pub marks_head: Option<LedgerHead>,
+    pub audit_head: Option<LedgerHead>,
     /// Ed25519 public key, hex.
     pub signing_key: Option<String>,
 }
@@ -28,6 +29,7 @@ pub struct Draft {
     missing: Vec<MissingRecord>,
     suspicions: Vec<Suspicion>,
     attachments: Vec<Attachment>,
+    tags: Vec<String>,
 }
 
 /// A small file that is stored beside the manifest, such as the configuration.
@@ -50,6 +52,7 @@ impl Draft {
             missing: Vec::new(),
             suspicions: Vec::new(),
             attachments: Vec::new(),
+            tags: Vec::new(),
         }
     }
 
@@ -72,6 +75,11 @@ impl Draft {
     /// Records what the tripwire found odd.
     pub fn suspect(&mut self, suspicions: Vec<Suspicion>) {
         self.suspicions.extend(suspicions);
+    }
+
+    /// Gives it words, for retention.
+    pub fn tag(&mut self, tags: &[String]) {
+        self.tags.extend_from_slice(tags);
     }
 
     /// Adds a file that is stored beside the manifest.
@@ -138,6 +146,8 @@ impl Draft {
             proof_head: chains.proof_head,
             signing_key: chains.signing_key,
             marks_head: chains.marks_head,
+            audit_head: chains.audit_head,
+            tags: self.tags.clone(),
             suspicions: self.suspicions.clone(),
         }
     }
@@ -145,7 +155,7 @@ impl Draft {
     /// Turns the draft into a point. `receipt` is what the repository gives after the snapshot
     /// file was durably written and read back; `manifest` is the one stored with it.
     pub fn seal(self, manifest: Manifest, receipt: CommitReceipt) -> RecoveryPoint {
-        RecoveryPoint { id: receipt.point, time: receipt.time, manifest }
+        RecoveryPoint { id: receipt.point, time: receipt.time, manifest, original: None }
     }
 }
 
@@ -178,12 +188,24 @@ pub struct RecoveryPoint {
     id: PointId,
     time: jiff::Timestamp,
     manifest: Manifest,
+    original: Option<PointId>,
 }
 
 impl RecoveryPoint {
     /// A point as read back from the repository: its manifest was decoded and checked.
     pub fn stored(id: PointId, time: jiff::Timestamp, manifest: Manifest) -> Self {
-        Self { id, time, manifest }
+        Self { id, time, manifest, original: None }
+    }
+
+    /// As a copy of a point of another repository.
+    #[must_use]
+    pub fn copy_of(self, original: Option<PointId>) -> Self {
+        Self { original, ..self }
+    }
+
+    /// The point it is a copy of: every copy of a point names the first one.
+    pub fn original(&self) -> Option<&PointId> {
+        self.original.as_ref()
     }
 
     /// Its id.

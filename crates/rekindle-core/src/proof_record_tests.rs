@@ -42,6 +42,8 @@ fn point(number: u8, names: &[&str]) -> RecoveryPoint {
         proof_head: None,
         signing_key: None,
         marks_head: None,
+        audit_head: None,
+        tags: Vec::new(),
         suspicions: Vec::new(),
     };
     RecoveryPoint::stored(id(number), at(0), manifest)

@@ -29,6 +29,8 @@ pub struct BackupOptions {
     pub tripwire: Option<Tripwire>,
     /// Files to store beside the manifest.
     pub attachments: Vec<Attachment>,
+    /// Words for retention.
+    pub tags: Vec<String>,
 }
 
 /// Runs a plan: one new recovery point, or an error and none.
@@ -79,6 +81,7 @@ async fn work(
     let started = context.clock.now();
     let (session, points, previous) = open_session(repository, &plan, options, context).await?;
     let mut draft = Draft::new(plan.stack.clone(), plan.host.clone(), context.run.clone(), started);
+    draft.tag(&options.tags);
     let outcomes = run_components(&plan, &session, &runner, previous, context).await;
     let (mut reports, mut first, mut hook_faults, mut told) = (Vec::new(), None, Vec::new(), Vec::new());
     for outcome in outcomes {

@@ -10,13 +10,31 @@ use rekindle_core::proof_record::{ProofRecord, Trust, trust};
 use rekindle_core::retention::{Candidate, Decision, Policy, Refusal, plan};
 use rekindle_core::{ComponentId, Fault, PointId, Result, codes};
 
+/// Every rule that can keep a point.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    /// For components without one of their own.
+    pub usual: Policy,
+    /// A point stays when the policy of one of its components keeps it.
+    pub of_component: BTreeMap<ComponentId, Policy>,
+    /// Points with one of these words stay.
+    pub keep_tags: BTreeSet<String>,
+}
+
+impl From<&Policy> for Policies {
+    fn from(usual: &Policy) -> Self {
+        Self { usual: *usual, ..Self::default() }
+    }
+}
+
 /// Decides about the points of one stack and host. Points of other stacks in the same repository
 /// are not looked at and never removed.
 ///
 /// Points are judged only beside points of the same components: else frequent points of the
-/// database alone would use up the places, and the last copy of the files would go.
+/// database alone would use up the places, and the last copy of the files would go. A component with a
+/// policy of its own is judged over all points that were to hold it.
 pub fn decide(
-    policy: &Policy,
+    policies: impl Into<Policies>,
     points: &[RecoveryPoint],
     (marks, proofs): (&Marks, &[ProofRecord]),
     stack: &str,
@@ -24,17 +42,60 @@ pub fn decide(
     now: jiff::Timestamp,
     zone: &TimeZone,
 ) -> Result<Vec<Decision>> {
-    let mine = points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host);
+    let policies = policies.into();
+    let mine: Vec<&RecoveryPoint> =
+        points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host).collect();
     let mut groups: BTreeMap<BTreeSet<&ComponentId>, Vec<Candidate>> = BTreeMap::new();
-    for point in mine {
+    for point in &mine {
         groups.entry(asked_for(point)).or_default().push(candidate(point, marks, proofs));
     }
-    let mut decisions = Vec::new();
-    for candidates in groups.values() {
-        decisions.extend(plan(policy, candidates, now, zone).map_err(|refusal| refused(&refusal))?);
+    let mut merged: BTreeMap<PointId, Decision> = BTreeMap::new();
+    let judge = |policy: &Policy, candidates: &[Candidate]| {
+        plan(policy, candidates, now, zone).map_err(|refusal| refused(&refusal))
+    };
+    for (components, candidates) in &groups {
+        if components.is_empty() || components.iter().any(|id| !policies.of_component.contains_key(*id)) {
+            merge(&mut merged, judge(&policies.usual, candidates)?, None);
+        }
     }
+    for (component, policy) in &policies.of_component {
+        let held = groups.iter().filter(|(components, _)| components.contains(component));
+        let candidates: Vec<Candidate> = held.flat_map(|(_, candidates)| candidates.iter().cloned()).collect();
+        merge(&mut merged, judge(policy, &candidates)?, Some(component));
+    }
+    for point in &mine {
+        let tags = point.manifest().tags.iter().filter(|tag| policies.keep_tags.contains(*tag));
+        if let Some(decision) = merged.get_mut(point.id()) {
+            tags.for_each(|tag| keep(decision, vec![format!("tag {tag}")]));
+        }
+    }
+    let mut decisions: Vec<Decision> = merged.into_values().collect();
     decisions.sort_by(|a, b| (b.time, &b.point).cmp(&(a.time, &a.point)));
     Ok(decisions)
+}
+
+/// What one policy decided joins what others did: one that keeps is enough.
+fn merge(merged: &mut BTreeMap<PointId, Decision>, decisions: Vec<Decision>, of: Option<&ComponentId>) {
+    for mut decision in decisions {
+        if let (true, Some(component)) = (decision.keep, of) {
+            decision.reasons.iter_mut().for_each(|reason| *reason = format!("{component}: {reason}"));
+        }
+        match merged.get_mut(&decision.point) {
+            None => {
+                merged.insert(decision.point.clone(), decision);
+            }
+            Some(known) if decision.keep => keep(known, decision.reasons),
+            Some(_) => {}
+        }
+    }
+}
+
+fn keep(decision: &mut Decision, reasons: Vec<String>) {
+    if !decision.keep {
+        decision.keep = true;
+        decision.reasons.clear();
+    }
+    decision.reasons.extend(reasons);
 }
 
 /// What the run of a point was asked to save, missing components included.

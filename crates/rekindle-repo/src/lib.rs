@@ -1,10 +1,13 @@
 //! Repositories in the restic format, version 2: our own writer, reader, restorer and verifier.
 
 pub mod admin;
+pub mod audit;
 pub mod chain;
 pub mod chunker;
+pub mod copy;
 pub mod diff;
 pub mod format;
+pub mod immutable;
 mod key_cache;
 pub mod lease;
 pub mod ledger;

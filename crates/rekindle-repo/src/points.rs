@@ -158,7 +158,8 @@ pub(crate) fn read_point(reader: &Reader, id: &Id, snapshot: &Snapshot) -> Resul
     };
     let manifest = Manifest::decode(&manifest).map_err(|e| bad(e.to_string()))?;
     let time = timestamp(snapshot).map_err(bad)?;
-    Ok(RecoveryPoint::stored(point_id(id)?, time, manifest))
+    let original = snapshot.original.as_ref().map(point_id).transpose()?;
+    Ok(RecoveryPoint::stored(point_id(id)?, time, manifest).copy_of(original))
 }
 
 fn timestamp(snapshot: &Snapshot) -> Result<jiff::Timestamp, String> {
@@ -240,7 +241,9 @@ fn by_prefix<'a>(view: &'a PointsView, prefix: &str) -> Result<&'a RecoveryPoint
     }
     let prefix = prefix.to_ascii_lowercase();
     let unreadable = view.unreadable.iter().find(|u| u.id.as_str().starts_with(&prefix));
-    let mut matching = view.points.iter().filter(|p| p.id().as_str().starts_with(&prefix));
+    // In a copy, a point is known by the id of its original as well.
+    let begins = |id: &PointId| id.as_str().starts_with(&prefix);
+    let mut matching = view.points.iter().filter(|p| begins(p.id()) || p.original().is_some_and(begins));
     match (matching.next(), matching.next(), unreadable) {
         (Some(point), None, None) => Ok(point),
         (None, None, Some(point)) => {

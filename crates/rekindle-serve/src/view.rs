@@ -21,6 +21,8 @@ pub struct View {
     pub points: u64,
     pub newest_complete: Option<bool>,
     pub components: Vec<ComponentView>,
+    #[serde(default)]
+    pub copies: Vec<CopyView>,
     /// Whether the last question was answered.
     pub reachable: bool,
     /// Room left for the repository, where that is known.
@@ -33,6 +35,20 @@ pub struct View {
     /// What is known of the kit: `never`, `outdated` or `confirmed`.
     #[serde(default)]
     pub kit: Option<String>,
+}
+
+/// A copy in it. Of one that cannot be reached, the newest answer stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyView {
+    pub name: String,
+    /// When it last answered.
+    pub read_at: Option<Timestamp>,
+    pub reachable: bool,
+    pub points: u64,
+    pub newest: Option<Timestamp>,
+    /// Since when the oldest of what it lacks is in the repository.
+    pub behind_since: Option<Timestamp>,
+    pub overdue: bool,
 }
 
 /// One component in it.
@@ -77,9 +93,29 @@ impl View {
             self.suspicious = newest.and_then(Value::as_str).map(str::to_owned);
             self.kit = result["kit"]["state"].as_str().map(str::to_owned);
             self.components = list.iter().map(|one| component(one, now)).collect();
+            let list = result["copies"].as_array().map_or(&[][..], Vec::as_slice);
+            self.copies = list.iter().map(|one| self.copy(one, now)).collect();
         }
         let text = serde_json::to_string(self).unwrap_or_default();
         journal.set_fact(FACT, &text)
+    }
+
+    fn copy(&self, value: &Value, now: Timestamp) -> CopyView {
+        let name = value["copy"].as_str().unwrap_or_default();
+        if value["reachable"] != true {
+            let known = self.copies.iter().find(|one| one.name == name).cloned().unwrap_or_default();
+            return CopyView { name: name.to_owned(), reachable: false, ..known };
+        }
+        let moment = |key: &str| value[key].as_str().and_then(|text| text.parse().ok());
+        CopyView {
+            name: name.to_owned(),
+            read_at: Some(now),
+            reachable: true,
+            points: value["points"].as_u64().unwrap_or(0),
+            newest: moment("newest"),
+            behind_since: moment("behind_since"),
+            overdue: !value["overdue_since"].is_null(),
+        }
     }
 
     /// Tells the journal about results that somebody else made: a backup by hand, or all of them

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::capability::Capabilities;
 use crate::key::Key;
+use crate::lock::Locker;
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store};
 
 /// The calls of a store.
@@ -227,6 +228,10 @@ impl<S: Store> Store for Faulty<S> {
         let action = self.before(Op::Delete, key.as_str(), 0).await?;
         self.inner.delete(key).await?;
         after(Op::Delete, key.as_str(), (), action.as_ref())
+    }
+
+    fn locker(&self) -> Option<&dyn Locker> {
+        self.inner.locker()
     }
 
     fn describe(&self) -> String {

@@ -8,6 +8,7 @@ use rekindle_core::{Fault, Result, Secret, codes};
 use url::Url;
 
 use crate::limits::Limits;
+use crate::lock::ObjectLock;
 
 /// The place of a store. Never holds a secret: URLs with a user or password in them are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +74,10 @@ pub struct StoreOptions {
     pub ca_file: Option<PathBuf>,
     /// Deadlines and retries.
     pub limits: Limits,
+    /// Retention of every object (S3 only).
+    pub lock: Option<ObjectLock>,
+    /// Storage class of packs (S3 only).
+    pub storage_class: Option<String>,
     /// Make the directory of a local store. Only for the first set-up: a missing directory later
     /// on is most likely a disk that is not mounted.
     pub create_root: bool,
@@ -86,6 +91,8 @@ impl StoreOptions {
             credentials: Credentials::default(),
             ca_file: None,
             limits: Limits::default(),
+            lock: None,
+            storage_class: None,
             create_root: false,
         })
     }

@@ -15,6 +15,7 @@ use crate::capability::{Capabilities, Support};
 use crate::cloud::asked_pause;
 use crate::key::Key;
 use crate::limits::Limits;
+use crate::lock::Locker;
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, compare_existing};
 
 /// A cut transfer is worth another try; an object that is short in the storage stays so.
@@ -117,6 +118,10 @@ impl<S: Store> Store for Retrying<S> {
 
     async fn delete(&self, key: &Key) -> Result<()> {
         self.repeat(|| format!("delete `{key}`"), |_| self.inner.delete(key)).await
+    }
+
+    fn locker(&self) -> Option<&dyn Locker> {
+        self.inner.locker()
     }
 
     fn describe(&self) -> String {

@@ -9,6 +9,7 @@ use rekindle_core::{Fault, Result, codes};
 
 use crate::capability::Capabilities;
 use crate::key::Key;
+use crate::lock::Locker;
 
 /// What a store knows about an object without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +75,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Keeps what a probe found, for [`capabilities`](Store::capabilities).
     fn keep_capabilities(&self, _found: Capabilities) {}
+
+    /// Versions and retentions, where the storage has them (S3).
+    fn locker(&self) -> Option<&dyn Locker> {
+        None
+    }
 }
 
 #[async_trait]
@@ -104,6 +110,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn keep_capabilities(&self, found: Capabilities) {
         (**self).keep_capabilities(found);
+    }
+    fn locker(&self) -> Option<&dyn Locker> {
+        (**self).locker()
     }
 }
 

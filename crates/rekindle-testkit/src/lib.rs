@@ -22,6 +22,7 @@ pub mod receiver;
 pub mod redis;
 pub mod resp;
 pub mod s3;
+mod s3_request;
 pub mod smtp;
 pub mod tls;
 pub mod tools;

@@ -30,6 +30,9 @@ pub(crate) struct Global {
     /// Repository, instead of the configured one; with a password, no configuration is needed
     #[arg(long, global = true, value_name = "URL", env = "REKINDLE_REPO", hide_env_values = true)]
     pub(crate) repo: Option<String>,
+    /// Copy of that name in the configuration, instead of the repository itself
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "repo")]
+    pub(crate) copy: Option<String>,
     /// File with the repository password [env: REKINDLE_PASSWORD_FILE, or REKINDLE_PASSWORD
     /// with the password itself]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_command")]

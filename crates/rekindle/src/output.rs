@@ -56,6 +56,21 @@ impl Answer {
         self
     }
 
+    /// Its exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    /// The code of its first error, as `RK-RP-003`.
+    pub(crate) fn first_error(&self) -> Option<String> {
+        self.faults.first().map(|fault| fault.code().id.to_owned())
+    }
+
+    /// What it says as data.
+    pub(crate) fn result(&self) -> &Value {
+        &self.result
+    }
+
     /// With an error; its exit code, unless there is one already.
     pub(crate) fn worse(mut self, fault: Fault) -> Self {
         if self.exit_code == 0 {

@@ -106,8 +106,11 @@ fn rights(config: &Config) -> String {
 
 /// Directories outside of the state directory that are written.
 fn writable(config: &Config) -> Vec<PathBuf> {
-    let url = &config.repository.url;
-    let local = url.strip_prefix("file://").or_else(|| url.starts_with('/').then_some(url.as_str())).map(PathBuf::from);
+    let local = |url: &String| {
+        url.strip_prefix("file://").or_else(|| url.starts_with('/').then_some(url.as_str())).map(PathBuf::from)
+    };
+    let copies = config.copies.iter().filter_map(|copy| local(&copy.repository.url));
+    let local = local(&config.repository.url);
     let textfile = config.serve.textfile.as_ref().and_then(|path| path.parent().map(Path::to_owned));
     let state = config.stack.state_dir.clone();
     let prometheus = config.components.iter().filter_map(|one| match &one.kind {
@@ -117,7 +120,9 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     });
     // `-`: one that is not there is no reason not to start.
     let optional = prometheus.map(|path| PathBuf::from(format!("-{}", path.display())));
-    [local, textfile, state].into_iter().flatten().chain(optional).collect()
+    // A disk with a copy may be away.
+    let copies = copies.map(|path| PathBuf::from(format!("-{}", path.display())));
+    [local, textfile, state].into_iter().flatten().chain(optional).chain(copies).collect()
 }
 
 /// The account of the service, for systemd-sysusers.

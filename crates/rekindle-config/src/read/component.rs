@@ -53,6 +53,7 @@ struct Nameless {
     container: Option<InContainer>,
     schedule: Option<Schedule>,
     objective: Objective,
+    retention: Option<crate::model::Retention>,
     hooks: crate::model::Hooks,
     checks: crate::model::Checks,
     tripwire: Thresholds,
@@ -61,8 +62,8 @@ struct Nameless {
 
 impl Nameless {
     fn into_component(self, id: ComponentId) -> Component {
-        let Self { kind, container, schedule, objective, hooks, checks, tripwire, recover } = self;
-        Component { id, kind, container, schedule, objective, hooks, checks, tripwire, recover }
+        let Self { kind, container, schedule, objective, retention, hooks, checks, tripwire, recover } = self;
+        Component { id, kind, container, schedule, objective, retention, hooks, checks, tripwire, recover }
     }
 }
 
@@ -83,6 +84,10 @@ fn one<'a>(
     if let Some(schedule) = &schedule {
         in_time(&section, schedule, &objective);
     }
+    let retention = match section.table("retention", spec::RETENTION) {
+        Some(table) => Some(policy::retention(&table)?),
+        None => None,
+    };
     let hooks = section.table("hooks", spec::HOOKS);
     let hooks = hooks.as_ref().map(policy::hooks).unwrap_or_default();
     let container = section.container("container").map(|name| InContainer { name, docker_host: None });
@@ -98,7 +103,7 @@ fn one<'a>(
         _ => kinds::files(&section).map(Kind::Files),
     };
     let schedule = schedule.map(|at| at.value);
-    Some(Nameless { kind: kind?, container, schedule, objective, hooks, checks, tripwire, recover })
+    Some(Nameless { kind: kind?, container, schedule, objective, retention, hooks, checks, tripwire, recover })
 }
 
 /// The kind decides which keys are known, so it is looked at before them.

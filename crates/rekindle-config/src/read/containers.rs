@@ -73,6 +73,7 @@ pub(super) fn add_compose(top: &Section<'_>, stack: &Stack, components: &mut Vec
         container: None,
         schedule: None,
         objective: Objective::default(),
+        retention: None,
         hooks: Hooks::default(),
         checks: crate::model::Checks::default(),
         tripwire: Thresholds::default(),

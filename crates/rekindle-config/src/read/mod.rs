@@ -2,6 +2,7 @@
 
 mod component;
 mod containers;
+mod copy;
 pub(crate) mod fleet;
 mod group;
 mod kinds;
@@ -65,11 +66,15 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         containers::add_compose(&top, stack, components);
         containers::refuse_unused(&top, stack, hooks.as_ref(), components);
     }
+    let copies = copy::all(&top);
     let serve = serve::read(&top);
     let pauses = serve::pauses(&top);
     let receivers = notify::all(&top);
-    if let (Some(repository), Some(components)) = (&repository, &components) {
-        apart(sink, &repository.url, components);
+    if let (Some(repository), Some(copies), Some(components)) = (&repository, &copies, &components) {
+        copy::apart(&top, &repository.url, copies);
+        for url in std::iter::once(&repository.url).chain(copies.iter().map(|one| &one.repository.url)) {
+            apart(sink, url, components);
+        }
     }
     let groups = components.as_ref().and_then(|components| group::all(&top, components));
     Some(Config {
@@ -77,6 +82,7 @@ fn from_root<'a>(file: &Path, root: &'a DeTable<'a>, sink: &'a Sink<'a>) -> Opti
         groups: groups?,
         stack: stack?,
         repository: repository?,
+        copies: copies?,
         components: components?.into_iter().map(|(component, _)| component).collect(),
         hooks: hooks.unwrap_or_default(),
         tripwire,

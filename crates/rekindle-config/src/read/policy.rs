@@ -4,7 +4,7 @@ use rekindle_core::objective::Objective;
 use rekindle_core::retention::Policy;
 use rekindle_core::tripwire::Thresholds;
 
-use crate::model::{Checks, Drill, Hooks, Recover};
+use crate::model::{Checks, Drill, Hooks, Recover, Retention};
 use crate::section::Section;
 
 /// Fewest complete points kept when the configuration does not say.
@@ -77,7 +77,7 @@ pub(super) fn recover(section: &Section<'_>) -> Recover {
 }
 
 /// `None` when it names no rule: an empty policy would keep everything and look like one.
-pub(super) fn retention(section: &Section<'_>) -> Option<Policy> {
+pub(super) fn retention(section: &Section<'_>) -> Option<Retention> {
     let rules = ["keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly", "keep-within"];
     if rules.iter().all(|rule| section.span_of(rule).is_none()) {
         section.bad_self(
@@ -87,7 +87,8 @@ pub(super) fn retention(section: &Section<'_>) -> Option<Policy> {
         return None;
     }
     let count = |key| section.integer::<u32>(key);
-    Some(Policy {
+    let tags = section.texts("keep-tags").map(|at| at.value.into_iter().map(|one| one.value.to_owned()).collect());
+    let policy = Policy {
         last: count("keep-last").unwrap_or(0),
         hourly: count("keep-hourly").unwrap_or(0),
         daily: count("keep-daily").unwrap_or(0),
@@ -96,5 +97,6 @@ pub(super) fn retention(section: &Section<'_>) -> Option<Policy> {
         yearly: count("keep-yearly").unwrap_or(0),
         within_seconds: section.duration("keep-within").map(|at| at.value.as_secs()),
         min_keep: count("min-keep").unwrap_or(MIN_KEEP),
-    })
+    };
+    Some(Retention { policy, keep_tags: tags.unwrap_or_default() })
 }

@@ -2,13 +2,26 @@
 
 use std::ops::Range;
 
-use crate::model::{Access, Repository};
+use crate::model::{Access, ObjectLock, Repository};
 use crate::section::Section;
 use crate::url;
 
 /// Which keys belong to which scheme.
 const OF_SCHEME: &[(&str, &[&str])] = &[
-    ("s3", &["region", "path-style", "profile", "access-key-id", "secret-access-key", "session-token"]),
+    (
+        "s3",
+        &[
+            "region",
+            "path-style",
+            "profile",
+            "access-key-id",
+            "secret-access-key",
+            "session-token",
+            "object-lock",
+            "object-lock-days",
+            "storage-class",
+        ],
+    ),
     ("gs", &["service-account"]),
     ("az", &["account", "account-key", "sas-token"]),
 ];
@@ -47,6 +60,8 @@ fn access(section: &Section<'_>) -> Access {
         path_style: section.flag("path-style"),
         ca_file: section.path("ca-file"),
         profile: text("profile"),
+        object_lock: lock(section),
+        storage_class: section.choice("storage-class").map(|at| at.value.to_owned()),
         access_key_id: section.text_or_secret("access-key-id"),
         secret_access_key: section.secret("secret-access-key"),
         session_token: section.secret("session-token"),
@@ -55,6 +70,12 @@ fn access(section: &Section<'_>) -> Access {
         account_key: section.secret("account-key"),
         sas_token: section.secret("sas-token"),
     }
+}
+
+fn lock(section: &Section<'_>) -> Option<ObjectLock> {
+    let mode = section.choice("object-lock")?;
+    let days = section.integer("object-lock-days")?;
+    Some(ObjectLock { compliance: mode.value == "compliance", days })
 }
 
 /// Keys that say something about another kind of storage, or against each other.
@@ -88,6 +109,8 @@ fn fits(section: &Section<'_>, scheme: &str) {
         ("secret-access-key", "access-key-id"),
         ("session-token", "access-key-id"),
         ("account-key", "account"),
+        ("object-lock", "object-lock-days"),
+        ("object-lock-days", "object-lock"),
     ] {
         if let Some(span) = lone(a, b) {
             section.bad(a, &span, &format!("it needs `{b}` too"), format!("add `{b}`"));

@@ -45,7 +45,7 @@ fn the_example_is_accepted_and_means_what_it_says() {
     let hooks = &config.components[3].hooks;
     assert_eq!(hooks.before[0].argv, ["/usr/local/bin/app", "flush"]);
     assert_eq!(hooks.on_error[0].argv, ["/bin/sh", "-c", "logger uploads failed"]);
-    let retention = config.retention.unwrap();
+    let retention = config.retention.unwrap().policy;
     assert_eq!((retention.daily, retention.yearly, retention.min_keep), (30, 0, 3));
     assert_eq!(retention.within_seconds, Some(2 * 86_400));
 }

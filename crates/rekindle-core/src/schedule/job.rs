@@ -23,6 +23,10 @@ pub enum Task {
     Verify,
     /// Retention, then removal of data no point needs.
     Prune,
+    /// Points and log to a further repository; its name stands in the place of a component's.
+    Copy,
+    /// The tasks of a day, a week or a month; the period stands in the place of a component's name.
+    Maintenance,
 }
 
 /// Not the word of a task.
@@ -39,7 +43,7 @@ impl std::error::Error for BadTask {}
 
 impl Task {
     /// Every task.
-    pub const ALL: [Self; 4] = [Self::Backup, Self::Drill, Self::Verify, Self::Prune];
+    pub const ALL: [Self; 6] = [Self::Backup, Self::Drill, Self::Verify, Self::Prune, Self::Copy, Self::Maintenance];
 
     /// The word used everywhere.
     pub fn as_str(self) -> &'static str {
@@ -48,15 +52,19 @@ impl Task {
             Self::Drill => "drill",
             Self::Verify => "verify",
             Self::Prune => "prune",
+            Self::Copy => "copy",
+            Self::Maintenance => "maintenance",
         }
     }
 
     /// Whether two runs may not overlap. Backups of one stack exclude each other (they would be
-    /// two points of one moment); removing data excludes everything; reading excludes reading,
-    /// to keep the load of a host low.
+    /// two points of one moment); removing data excludes everything, and
+    /// so does maintenance, which does that too; reading and copying exclude
+    /// each other, to keep the load of a host low.
     pub fn excludes(self, other: Self) -> bool {
-        use Task::{Backup, Prune};
-        matches!((self, other), (Prune, _) | (_, Prune) | (Backup, Backup)) || (self != Backup && other != Backup)
+        use Task::{Backup, Maintenance, Prune};
+        matches!((self, other), (Prune | Maintenance, _) | (_, Prune | Maintenance) | (Backup, Backup))
+            || (self != Backup && other != Backup)
     }
 }
 
@@ -73,7 +81,8 @@ impl fmt::Display for Task {
     }
 }
 
-/// One thing with a schedule of its own: a task, of one component or of the whole repository.
+/// One thing with a schedule of its own: a task, of one component or copy, or of the whole
+/// repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobName {
     pub task: Task,

@@ -9,7 +9,7 @@ use rekindle_core::retention::Policy;
 use rekindle_core::tally::Tally;
 use rekindle_core::tripwire::Suspicion;
 use rekindle_core::{ComponentKind, RunId, codes};
-use rekindle_engine::retain::{decide, guard_explicit};
+use rekindle_engine::retain::{Policies, decide, guard_explicit};
 use rekindle_engine::status::{Expectation, status};
 
 fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
@@ -41,6 +41,8 @@ fn point_of(number: u64, stack: &str, state: Completeness, components: &[&str]) 
         proof_head: None,
         signing_key: None,
         marks_head: None,
+        audit_head: None,
+        tags: Vec::new(),
         suspicions: Vec::new(),
     };
     RecoveryPoint::stored(format!("{number:064x}").parse().unwrap(), time, manifest)
@@ -232,4 +234,76 @@ fn status_judges_by_proofs() {
     let status = status("shop", "host", &[reaching], &points, &[], now);
     assert_eq!(status.components[0].age_seconds, Some(5), "the log reaches further than the capture");
     assert_eq!(status.exit_code(), 0);
+}
+
+fn tagged(point: &RecoveryPoint, tag: &str) -> RecoveryPoint {
+    let manifest = Manifest { tags: vec![tag.to_owned()], ..point.manifest().clone() };
+    RecoveryPoint::stored(point.id().clone(), point.time(), manifest)
+}
+
+#[test]
+fn a_component_with_a_policy_of_its_own_keeps_points_for_its_sake_and_tags_keep_the_rest() {
+    let mut points: Vec<_> =
+        (1..=10).map(|n| point_of(n, "shop", Completeness::Complete, &["database", "files"])).collect();
+    points[2] = tagged(&points[2], "release");
+    points[3] = tagged(&points[3], "other");
+    let now = jiff::Timestamp::from_second(11 * 86_400).unwrap();
+    let mut policies = Policies::from(&Policy { last: 2, ..Policy::default() });
+    let kept = |policies: &Policies| -> Vec<u64> {
+        let decided = decide(policies.clone(), &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
+        let decided = decided.unwrap();
+        assert!(decided.iter().all(|one| !one.reasons.is_empty()));
+        let kept = decided.iter().filter(|one| one.keep);
+        kept.map(|one| u64::try_from(one.time.as_second() / 86_400).unwrap()).collect()
+    };
+    assert_eq!(kept(&policies), [10, 9]);
+    policies.of_component.insert("files".parse().unwrap(), Policy { last: 4, ..Policy::default() });
+    assert_eq!(kept(&policies), [10, 9, 8, 7]);
+    policies.keep_tags.insert("release".to_owned());
+    assert_eq!(kept(&policies), [10, 9, 8, 7, 3]);
+    // With a policy for each, the usual one has nothing to say.
+    policies.usual = Policy { last: 9, ..Policy::default() };
+    policies.of_component.insert("database".parse().unwrap(), Policy { last: 1, ..Policy::default() });
+    assert_eq!(kept(&policies), [10, 9, 8, 7, 3]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn every_component_keeps_its_newest_complete_points(
+        history in proptest::collection::vec((0..4_usize, proptest::bool::ANY), 1..40),
+        (usual, files) in (1_u32..4, 1_u32..4),
+        min_keep in 0_u32..4,
+    ) {
+        let sets: [&[&str]; 4] = [&["database"], &["files"], &["database", "files"], &["cache", "files"]];
+        let points: Vec<_> = history
+            .iter()
+            .zip(1_u64..)
+            .map(|((set, complete), n)| {
+                let state = if *complete { Completeness::Complete } else { Completeness::Partial };
+                point_of(n, "shop", state, sets[*set])
+            })
+            .collect();
+        let now = jiff::Timestamp::from_second(50 * 86_400).unwrap();
+        let mut policies = Policies::from(&Policy { last: usual, min_keep, ..Policy::default() });
+        policies.of_component.insert("files".parse().unwrap(), Policy { last: files, min_keep, ..Policy::default() });
+        let decided = decide(policies, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
+        let Ok(decided) = decided else { return Ok(()) };
+        proptest::prop_assert_eq!(decided.len(), points.len());
+        for component in ["database", "files", "cache"] {
+            let holds = |point: &&RecoveryPoint| {
+                point.state() == Completeness::Complete
+                    && point.manifest().component(&component.parse().unwrap()).is_some()
+            };
+            let newest = points.iter().rfind(holds);
+            let kept = |point: &RecoveryPoint| decided.iter().any(|one| one.keep && one.point == *point.id());
+            proptest::prop_assert!(newest.is_none_or(kept), "the newest complete point of {} is gone", component);
+        }
+        let files: Vec<_> = points
+            .iter()
+            .filter(|point| point.state() == Completeness::Complete)
+            .filter(|point| point.manifest().component(&"files".parse().unwrap()).is_some())
+            .collect();
+        let left = files.iter().filter(|point| decided.iter().any(|one| one.keep && one.point == *point.id())).count();
+        proptest::prop_assert!(left >= files.len().min(min_keep as usize));
+    }
 }

@@ -43,7 +43,7 @@ pub fn forget(repo: &Repo, ids: &[PointId], actor: &Actor) -> Result<()> {
 }
 
 /// Releases the lock; the error of the work comes first.
-pub(super) fn finish<T>(lock: Lock, result: Result<T>) -> Result<T> {
+pub(crate) fn finish<T>(lock: Lock, result: Result<T>) -> Result<T> {
     let released = lock.release();
     let value = result?;
     released?;
@@ -75,6 +75,7 @@ fn forget_locked(repo: &Repo, ids: &[PointId], actor: &Actor, lock: &Lock) -> Re
                 time: actor.clock.now(),
                 host: actor.host.clone(),
                 run: actor.run.clone(),
+                original: None,
             })?;
         }
         let bug = |bad: crate::format::BadFormat| Fault::new(codes::RUN_BUG, "forget a point").because(bad);

@@ -13,7 +13,8 @@ use super::backend::Operation;
 use super::keys::{KeyLabel, new_key_file};
 use super::password::check_password;
 use super::{engine, run};
-use crate::format::crypto::Key;
+use crate::format::config::Config;
+use crate::format::crypto::{Key, random};
 use crate::format::{Id, names};
 use crate::ledger::Ledger;
 use crate::repo::{Repo, RepoOptions};
@@ -29,6 +30,32 @@ pub fn init(
     password: &Secret<String>,
     label: &KeyLabel,
     options: RepoOptions,
+) -> Result<Repo> {
+    make(store, handle, password, label, options, &write_config)
+}
+
+/// Makes the repository of a copy of `source`: a key of its own, and the chunker's polynomial of the
+/// source, so that whoever goes on with restic in the copy finds the same chunks. As [`init`].
+pub fn init_copy(
+    source: &Repo,
+    store: Arc<dyn Store>,
+    handle: Handle,
+    password: &Secret<String>,
+    label: &KeyLabel,
+    options: RepoOptions,
+) -> Result<Repo> {
+    make(store, handle, password, label, options, &|store, key| write_config_like(source, store, key))
+}
+
+type WriteConfig<'a> = &'a dyn Fn(&BlockingStore, &Key) -> Result<()>;
+
+fn make(
+    store: Arc<dyn Store>,
+    handle: Handle,
+    password: &Secret<String>,
+    label: &KeyLabel,
+    options: RepoOptions,
+    write_config: WriteConfig<'_>,
 ) -> Result<Repo> {
     check_password(password)?;
     let blocking = BlockingStore::new(Arc::clone(&store), handle.clone());
@@ -84,6 +111,29 @@ fn probe(store: &BlockingStore) -> Result<()> {
         .hint("run `rekindle doctor` against this storage, and choose another one"))
 }
 
+fn write_config_like(source: &Repo, store: &BlockingStore, key: &Key) -> Result<()> {
+    let bug = |why: String| Fault::new(codes::RUN_BUG, "make the `config` of a copy").because(why);
+    let id = random::<32>().map_err(|error| bug(error.to_string()))?;
+    let config = Config {
+        version: source.config().version.max(2),
+        id: rekindle_core::proof::hex(&id),
+        chunker_polynomial: source.config().chunker_polynomial.clone(),
+    };
+    let plain = config.encode().map_err(|bad| bug(bad.to_string()))?;
+    let sealed = key.seal(&plain).map_err(|error| bug(error.to_string()))?;
+    match store.put(&ObjectKey::new(names::CONFIG)?, Bytes::from(sealed), PutMode::IfAbsent) {
+        Ok(_) => Ok(()),
+        Err(fault) if fault.is(codes::STORE_EXISTS) => Err(made_meanwhile(store)),
+        Err(fault) => Err(fault.during("write the `config` of a copy")),
+    }
+}
+
+fn made_meanwhile(store: &BlockingStore) -> Fault {
+    Fault::new(codes::REPO_EXISTS, format!("make a repository in {}", store.describe()))
+        .because("somebody else made one at the same moment")
+        .hint("use that repository; its password is the other one's")
+}
+
 /// The engine draws the irreducible polynomial restic insists on and writes the object, through
 /// our adapter with put-if-absent.
 fn write_config(store: &BlockingStore, key: &Key) -> Result<()> {
@@ -97,11 +147,7 @@ fn write_config(store: &BlockingStore, key: &Key) -> Result<()> {
     });
     match made {
         Ok(_) => Ok(()),
-        Err(fault) if fault.is(codes::STORE_EXISTS) => {
-            Err(Fault::new(codes::REPO_EXISTS, format!("make a repository in {}", store.describe()))
-                .because("somebody else made one at the same moment")
-                .hint("use that repository; its password is the other one's"))
-        }
+        Err(fault) if fault.is(codes::STORE_EXISTS) => Err(made_meanwhile(store)),
         Err(fault) => Err(fault),
     }
 }

@@ -12,8 +12,9 @@ mod password;
 mod prune;
 mod run;
 
+pub(crate) use forget::finish;
 pub use forget::{Actor, forget};
-pub use init::init;
+pub use init::{init, init_copy};
 pub use keys::{KeyInfo, KeyLabel, key_add, key_ids, key_list, key_passwd, key_remove};
 pub use password::check_password;
 pub use prune::{PruneOptions, PruneReport, prune};

@@ -129,6 +129,7 @@ mod tests {
             tree: "cd".repeat(32),
             host: "a".to_owned(),
             run: None,
+            original: None,
         }
     }
 

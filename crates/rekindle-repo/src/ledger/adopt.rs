@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rekindle_core::{PointId, Result};
 
-use super::{Ledger, READERS};
+use super::{Ledger, Present, READERS};
 use crate::format::{Id, names};
 use crate::points::{self, POINT_TAG};
 use crate::read::parallel;
@@ -36,7 +36,8 @@ impl Ledger<'_> {
             }
             let snapshot = points::read_snapshot(self.repo, &id)?;
             if snapshot.has_tag(POINT_TAG) {
-                unknown.push((point, snapshot.tree.hex()));
+                let original = snapshot.original.as_ref().map(points::point_id).transpose()?;
+                unknown.push(Present { point, tree: snapshot.tree.hex(), original });
             }
         }
         if unknown.is_empty() { Ok(Vec::new()) } else { self.reconcile(&unknown, host, now) }

@@ -12,7 +12,7 @@
 mod adopt;
 mod record;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rekindle_core::manifest::LedgerHead;
 use rekindle_core::{PointId, Result};
@@ -38,6 +38,18 @@ pub struct Event {
     pub time: jiff::Timestamp,
     pub host: String,
     pub run: Option<String>,
+    /// Of a copied point: the point it is a copy of.
+    pub original: Option<PointId>,
+}
+
+/// A point that is in the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    pub point: PointId,
+    /// Id of the snapshot's tree, 64 hex digits.
+    pub tree: String,
+    /// Of a copied point: the point it is a copy of.
+    pub original: Option<PointId>,
 }
 
 /// The ledger of a repository.
@@ -81,6 +93,7 @@ impl<'a> Ledger<'a> {
             tree: event.tree.clone(),
             host: event.host.clone(),
             run: event.run.clone(),
+            original: event.original.clone(),
         })?;
         Ok(entry.head())
     }
@@ -98,25 +111,43 @@ impl<'a> Ledger<'a> {
 
     /// Adds points that are in the repository and not in the ledger: a run died between the two
     /// writes. Gives the ids that were added. Points once forgotten are not taken back.
-    pub fn reconcile(&self, present: &[(PointId, String)], host: &str, time: jiff::Timestamp) -> Result<Vec<PointId>> {
+    pub fn reconcile(&self, present: &[Present], host: &str, time: jiff::Timestamp) -> Result<Vec<PointId>> {
         let entries = self.read_all()?;
         let mut adopted = Vec::new();
-        for (point, tree) in present {
-            if entries.iter().any(|e| e.record.point == *point) {
+        for one in present {
+            if entries.iter().any(|e| e.record.point == one.point) {
                 continue;
             }
             self.append(&Event {
                 action: Action::Adopted,
-                point: point.clone(),
-                tree: tree.clone(),
+                point: one.point.clone(),
+                tree: one.tree.clone(),
                 time,
                 host: host.to_owned(),
                 run: None,
+                original: one.original.clone(),
             })?;
-            adopted.push(point.clone());
+            adopted.push(one.point.clone());
         }
         Ok(adopted)
     }
+}
+
+/// The originals whose copies were removed on purpose: they are not copied again.
+pub fn forgotten_originals(entries: &[Entry]) -> BTreeSet<PointId> {
+    let mut copies: BTreeMap<&PointId, &PointId> = BTreeMap::new();
+    let mut forgotten = BTreeSet::new();
+    for Entry { record, .. } in entries {
+        match (record.action, &record.original) {
+            (Action::Committed | Action::Adopted, Some(original)) => {
+                copies.insert(&record.point, original);
+                forgotten.remove(original);
+            }
+            (Action::Forgotten, _) => forgotten.extend(copies.remove(&record.point).cloned()),
+            (Action::Committed | Action::Adopted, None) => {}
+        }
+    }
+    forgotten
 }
 
 /// The points that should be in the repository, with the ids of their trees.

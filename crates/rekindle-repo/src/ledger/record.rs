@@ -39,6 +39,9 @@ pub struct Record {
     /// The run that acted, when there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Of a copied point: the point it is a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<PointId>,
 }
 
 impl Link for Record {

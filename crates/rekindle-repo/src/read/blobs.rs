@@ -149,6 +149,16 @@ impl Opener {
         Ok(content)
     }
 
+    /// What the last blob held inside its envelope: the content, or its compressed form.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.plain
+    }
+
+    /// The content of the last compressed blob.
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.content
+    }
+
     fn decompress(&mut self, length: usize) -> Result<(), BadFormat> {
         let bad = |e: std::io::Error| BadFormat::new(format!("decompress: {e}"));
         let decompressor = match &mut self.decompressor {

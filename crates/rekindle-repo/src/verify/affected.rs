@@ -8,6 +8,7 @@ use crate::format::Id;
 use crate::format::node::NodeContent;
 use crate::format::pack::BlobKind;
 use crate::format::snapshot::Snapshot;
+use crate::points::NamedSnapshot;
 use crate::read::blobs::SharedReader;
 use crate::read::tree::{DEPTH_MAX, readable};
 
@@ -24,6 +25,17 @@ pub(super) fn name(reader: &SharedReader, snapshots: &[(Id, Snapshot)], bad: &Ba
             report.affect(&id.hex(), path);
         }
     }
+}
+
+/// The paths of one snapshot that need a bad blob, escaped for reading.
+pub(crate) fn paths_of(reader: &SharedReader, snapshot: &NamedSnapshot, bad: &BadBlobs) -> Vec<String> {
+    let mut paths = Vec::new();
+    if !bad.is_empty() {
+        let mut search = Search { reader, bad, touched: HashMap::new() };
+        search.below(&snapshot.snapshot.tree, "", 0, &mut paths);
+    }
+    paths.sort();
+    paths
 }
 
 struct Search<'a> {

@@ -4,7 +4,7 @@
 
 mod affected;
 mod data;
-mod objects;
+pub(crate) mod objects;
 mod report;
 mod subset;
 mod trees;
@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::{Cancel, Fault, Result, codes};
 
+use crate::audit;
 use crate::format::Id;
 use crate::format::pack::BlobKind;
 use crate::ledger::{self, Ledger};
@@ -22,6 +23,7 @@ use crate::points::{self, PointsView};
 use crate::proofs;
 use crate::repo::Repo;
 
+pub(crate) use affected::paths_of;
 pub use report::{AffectedPoint, Damage, VerifyReport};
 pub use subset::Subset;
 
@@ -69,6 +71,7 @@ pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<V
     if check_ledger(repo, &view, &mut report)? {
         proofs::verify(repo, &view, &mut report)?;
         marks::verify(repo, &view, &mut report)?;
+        audit::verify(repo, &view, &mut report)?;
     }
     check_wal(repo, options, cancel, &mut report)?;
     affected::name(&reader.0, &readable, &bad, &mut report);

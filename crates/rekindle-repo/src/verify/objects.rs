@@ -132,7 +132,7 @@ pub(super) fn packs(repo: &Repo, catalogue: &Catalogue, report: &mut VerifyRepor
 }
 
 /// The blobs, one header entry for each in the envelope, and four bytes make a pack.
-fn wrong_size(blobs: &[PackedBlob], size: Option<u64>) -> Option<String> {
+pub(crate) fn wrong_size(blobs: &[PackedBlob], size: Option<u64>) -> Option<String> {
     let Some(size) = size else {
         return Some("it is missing".to_owned());
     };

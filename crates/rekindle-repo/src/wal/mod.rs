@@ -14,7 +14,9 @@
 //! that was moved, swapped or renamed does not open ([`object`]). Nothing is ever overwritten:
 //! the same content again is a success, other content is `WAL_CONFLICT`.
 
+pub(crate) mod bases;
 mod check;
+pub(crate) mod copy;
 mod inventory;
 mod log;
 mod name;
@@ -34,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::repo::Repo;
 
+pub use bases::bases;
 pub(crate) use check::check;
 use log::Log;
 use name::Name;

@@ -14,6 +14,7 @@ use rekindle_store::{Key as ObjectKey, PutMode};
 use super::Session;
 use super::job::{ComponentRun, Effort};
 use super::seal::Sealer;
+use crate::audit;
 use crate::chunker::{Chunking, Cutter};
 use crate::format::node::{Node, NodeContent};
 use crate::format::pack::BlobKind;
@@ -24,6 +25,7 @@ use crate::ledger::{Action, Event, Ledger};
 use crate::marks;
 use crate::points::POINT_TAG;
 use crate::proofs;
+use crate::repo::Repo;
 
 /// Name of the manifest in its directory.
 pub(crate) const MANIFEST_NAME: &str = "manifest.json";
@@ -56,6 +58,7 @@ impl Session {
             ledger_head: head,
             proof_head: self.head_of_chain(proofs::head(repo))?,
             marks_head: self.head_of_chain(marks::head(repo))?,
+            audit_head: self.head_of_chain(audit::head(repo))?,
             signing_key: ledger.as_ref().map(Ledger::public_key),
         };
         let manifest = draft.manifest(finished, chains);
@@ -79,6 +82,7 @@ impl Session {
                 time: finished,
                 host: draft.host().to_owned(),
                 run: Some(manifest.run.as_str().to_owned()),
+                original: None,
             });
             if let Err(fault) = recorded {
                 self.context.monitor.problem("repository", &fault);
@@ -178,37 +182,34 @@ impl Session {
         }
     }
 
-    /// Writes the snapshot and reads it back.
     fn write_snapshot(&self, snapshot: &Snapshot, at: jiff::Timestamp) -> Result<CommitReceipt> {
-        let repo = &self.shared.repo;
-        let (id, sealed) = snapshot
-            .encode()
-            .and_then(|json| unpacked::encode(repo.key(), &json, repo.config().compression()))
-            .map_err(bug)?;
-        let path = names::file(names::SNAPSHOTS, &id);
-        let key = ObjectKey::new(&path)?;
-        let sealed = Bytes::from(sealed);
-        let put = repo.store().put(&key, sealed.clone(), PutMode::IfAbsent);
-        let stored = repo.store().get(&key);
-        match (put, stored) {
-            // Also when the answer to the put was lost: what can be read back is there.
-            (_, Ok(stored)) if stored == sealed => {}
-            (Err(fault), _) => {
-                return Err(fault
-                    .during(format!("write snapshot `{path}`"))
-                    .hint("look with `rekindle list` whether it is there, or run again"));
-            }
-            (Ok(_), Err(fault)) => {
-                return Err(fault.during(format!("read back snapshot `{path}`")));
-            }
-            (Ok(_), Ok(_)) => {
-                let what = format!("read back snapshot `{path}`");
-                return Err(
-                    Fault::new(codes::REPO_DAMAGED, what).because("the storage gives other bytes than were written")
-                );
-            }
-        }
+        let id = put_snapshot(&self.shared.repo, snapshot)?;
         let point: PointId = id.hex().parse().map_err(|bad| Fault::new(codes::RUN_BUG, "commit").because(bad))?;
         Ok(CommitReceipt { point, time: at })
+    }
+}
+
+/// Writes a snapshot and reads it back; gives its name.
+pub(crate) fn put_snapshot(repo: &Repo, snapshot: &Snapshot) -> Result<Id> {
+    let (id, sealed) = snapshot
+        .encode()
+        .and_then(|json| unpacked::encode(repo.key(), &json, repo.config().compression()))
+        .map_err(bug)?;
+    let path = names::file(names::SNAPSHOTS, &id);
+    let key = ObjectKey::new(&path)?;
+    let sealed = Bytes::from(sealed);
+    let put = repo.store().put(&key, sealed.clone(), PutMode::IfAbsent);
+    let stored = repo.store().get(&key);
+    match (put, stored) {
+        // Also when the answer to the put was lost: what can be read back is there.
+        (_, Ok(stored)) if stored == sealed => Ok(id),
+        (Err(fault), _) => Err(fault
+            .during(format!("write snapshot `{path}`"))
+            .hint("look with `rekindle list` whether it is there, or run again")),
+        (Ok(_), Err(fault)) => Err(fault.during(format!("read back snapshot `{path}`"))),
+        (Ok(_), Ok(_)) => {
+            let what = format!("read back snapshot `{path}`");
+            Err(Fault::new(codes::REPO_DAMAGED, what).because("the storage gives other bytes than were written"))
+        }
     }
 }

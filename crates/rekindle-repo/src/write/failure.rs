@@ -7,14 +7,14 @@ use rekindle_core::{Fault, Result};
 
 /// Keeps the first failure.
 #[derive(Debug, Default)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     raised: AtomicBool,
     first: Mutex<Option<Fault>>,
 }
 
 impl Failure {
     /// Keeps `fault` if it is the first one.
-    pub(super) fn raise(&self, fault: Fault) {
+    pub(crate) fn raise(&self, fault: Fault) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if first.is_none() {
             *first = Some(fault);
@@ -23,12 +23,12 @@ impl Failure {
     }
 
     /// Whether there was one.
-    pub(super) fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
 
     /// `Err` with a copy of the first failure.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !self.is_raised() {
             return Ok(());
         }
@@ -41,7 +41,7 @@ impl Failure {
 }
 
 /// The same error again, its causes as text.
-pub(super) fn copy(fault: &Fault) -> Fault {
+pub(crate) fn copy(fault: &Fault) -> Fault {
     let copy = Fault::new(fault.code(), fault.chain());
     match fault.hint_text() {
         Some(hint) => copy.hint(hint),

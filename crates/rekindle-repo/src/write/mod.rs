@@ -6,18 +6,18 @@
 //! At most in memory: two waiting jobs and one at work per worker (each a chunk, or a MiB of small
 //! ones), a read buffer per worker and per component, two open packs, one waiting and one per upload thread.
 
-mod commit;
+pub(crate) mod commit;
 mod component;
 mod cut;
 mod directories;
 mod earlier;
-mod failure;
+pub(crate) mod failure;
 mod feed;
 mod job;
 mod known;
 mod links;
 mod order;
-mod packs;
+pub(crate) mod packs;
 mod patch;
 mod placement;
 mod seal;

@@ -31,7 +31,7 @@ struct Open {
 }
 
 /// The packs of one session.
-pub(super) struct Packs {
+pub(crate) struct Packs {
     shared: Arc<Shared>,
     data: Mutex<Open>,
     trees: Mutex<Open>,
@@ -51,7 +51,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Packs {
     /// Starts the upload threads.
-    pub(super) fn start(repo: &Repo, failure: &Arc<Failure>) -> Result<Self> {
+    pub(crate) fn start(repo: &Repo, failure: &Arc<Failure>) -> Result<Self> {
         let (queue, packs) = crossbeam_channel::bounded(PACKS_WAITING_MAX);
         let shared = Arc::new(Shared { repo: repo.clone(), failure: Arc::clone(failure), index: Mutex::default() });
         let threads = (0..repo.options().uploads.max(1))
@@ -73,7 +73,7 @@ impl Packs {
     }
 
     /// Appends a sealed blob to the open pack of its kind; waits when uploads are behind.
-    pub(super) fn add(&self, kind: BlobKind, id: Id, sealed: &[u8], uncompressed: Option<u32>) -> Result<()> {
+    pub(crate) fn add(&self, kind: BlobKind, id: Id, sealed: &[u8], uncompressed: Option<u32>) -> Result<()> {
         let too_long = || Fault::new(codes::RUN_BUG, "add a blob to a pack: it is too long");
         let length = u32::try_from(sealed.len()).map_err(|_| too_long())?;
         let target = self.shared.repo.options().pack_bytes;
@@ -112,7 +112,7 @@ impl Packs {
     }
 
     /// Uploads what is left, waits for every upload, writes the last index file.
-    pub(super) fn finish(&self) -> Result<()> {
+    pub(crate) fn finish(&self) -> Result<()> {
         let left = [&self.data, &self.trees].map(|open| std::mem::take(&mut *lock(open)));
         let sent = left.into_iter().filter(|pack| !pack.blobs.is_empty()).try_for_each(|pack| self.send(pack));
         self.stop();
@@ -123,7 +123,7 @@ impl Packs {
     }
 
     /// Ends the upload threads; after a failure they throw away what is queued.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         lock(&self.queue).take();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
@@ -169,7 +169,8 @@ fn upload(shared: &Shared, pack: Open) -> Result<()> {
     full.map_or(Ok(()), |index| write_index(repo, &index))
 }
 
-fn write_index(repo: &Repo, index: &IndexFile) -> Result<()> {
+/// Writes an index file, unless it would be empty.
+pub(crate) fn write_index(repo: &Repo, index: &IndexFile) -> Result<()> {
     if index.packs.is_empty() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::fs;
 use rekindle_core::PointId;
 use rekindle_core::codes;
 use rekindle_core::entry::EntryKind;
-use rekindle_repo::ledger::{Action, Event, Ledger, contradiction, live};
+use rekindle_repo::ledger::{Action, Event, Ledger, Present, contradiction, live};
 
 use crate::support::{Now, Place};
 use crate::write_support::{plain, save};
@@ -15,8 +15,20 @@ fn point(number: u8) -> PointId {
     format!("{number:02x}").repeat(32).parse().unwrap()
 }
 
+fn present(number: u8, tree: &str) -> Present {
+    Present { point: point(number), tree: tree.to_owned(), original: None }
+}
+
 fn event(action: Action, number: u8) -> Event {
-    Event { action, point: point(number), tree: "cd".repeat(32), time: Now.now(), host: "here".to_owned(), run: None }
+    Event {
+        action,
+        point: point(number),
+        tree: "cd".repeat(32),
+        time: Now.now(),
+        host: "here".to_owned(),
+        run: None,
+        original: None,
+    }
 }
 
 #[test]
@@ -32,8 +44,7 @@ fn a_chain_grows_and_every_tampering_is_seen() {
     assert_eq!(head.sequence, 5);
     let entries = ledger.read_all().unwrap();
     assert_eq!(live(&entries).into_keys().collect::<Vec<_>>(), [point(1), point(3), point(4)]);
-    let adopted =
-        ledger.reconcile(&[(point(2), String::new()), (point(9), "ab".repeat(32))], "here", Now.now()).unwrap();
+    let adopted = ledger.reconcile(&[present(2, ""), present(9, &"ab".repeat(32))], "here", Now.now()).unwrap();
     assert_eq!(adopted, [point(9)]);
 
     let object = |number: u64| place.repo_path().join(format!("rekindle/ledger/{number:012}"));

@@ -70,6 +70,7 @@ fn marks_are_a_chain_and_every_tampering_is_seen() {
         time: Now.now(),
         host: "here".to_owned(),
         run: None,
+        original: None,
     };
     ledger.append(&event).unwrap();
     put(1, &fs::read(place.repo_path().join("rekindle/ledger/000000000001")).unwrap());

@@ -55,6 +55,11 @@ metrics! {
     REPOSITORY_READ = "rekindle_repository_read_timestamp_seconds", Gauge, "When the repository was last read.";
     REPOSITORY_REACHABLE = "rekindle_repository_reachable", Gauge, "Whether the newest look at the repository worked.";
     REPOSITORY_FREE = "rekindle_repository_free_bytes", Gauge, "Room left on the file system of the repository.";
+    COPY_LAG = "rekindle_copy_lag_seconds", Gauge, "Age of the oldest point or piece of the log that the copy does not have yet; 0: it has everything.";
+    COPY_DATA_TIME = "rekindle_copy_data_timestamp_seconds", Gauge, "The newest point in the copy.";
+    COPY_POINTS = "rekindle_copy_points", Gauge, "Points in the copy.";
+    COPY_REACHABLE = "rekindle_copy_reachable", Gauge, "Whether the newest look at the copy worked.";
+    COPY_OVERDUE = "rekindle_copy_overdue", Gauge, "Whether the copy is further behind than its schedule allows.";
     WAL_UP = "rekindle_wal_stream_up", Gauge, "Whether the process that receives the write-ahead log runs.";
     WAL_RESTARTS = "rekindle_wal_stream_restarts_total", Counter, "How often that process had to be started again.";
     NOTIFICATIONS = "rekindle_notifications_total", Counter, "Messages, by receiver and result.";

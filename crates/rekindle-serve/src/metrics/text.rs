@@ -8,6 +8,7 @@ use rekindle_core::schedule::JobName;
 
 use super::names::{self, Kind, Metric};
 use super::{JobState, Snapshot};
+use crate::view::CopyView;
 
 /// Who reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,7 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
     counters(&mut writer, snapshot);
     components(&mut writer, snapshot);
     repository(&mut writer, snapshot);
+    copies(&mut writer, snapshot);
     let up = snapshot.streams.iter().map(|stream| (of_component(&stream.component), flag(stream.up)));
     writer.family(names::WAL_UP, up);
     let restarts = snapshot.streams.iter().map(|stream| (of_component(&stream.component), count(stream.restarts)));
@@ -176,6 +178,24 @@ fn components(writer: &mut Writer, snapshot: &Snapshot) {
         let list = snapshot.objectives.iter();
         writer.family(metric, list.filter_map(|(id, one)| Some((of_component(id), size(of(one)?)))));
     }
+}
+
+fn copies(writer: &mut Writer, snapshot: &Snapshot) {
+    let each = |value: &dyn Fn(&CopyView) -> Option<f64>| {
+        let copies = snapshot.view.copies.iter();
+        copies.filter_map(|one| Some((vec![("copy", one.name.clone())], value(one)?))).collect::<Vec<_>>()
+    };
+    let now = seconds(snapshot.now);
+    // Of a copy that was never looked at nothing is known; else it grows while it cannot be reached.
+    let lag = |one: &CopyView| {
+        one.read_at?;
+        Some(one.behind_since.map_or(0.0, |since| (now - seconds(since)).max(0.0)))
+    };
+    writer.family(names::COPY_LAG, each(&lag));
+    writer.family(names::COPY_DATA_TIME, each(&|one| one.newest.map(seconds)));
+    writer.family(names::COPY_POINTS, each(&|one| one.read_at.map(|_| size(one.points))));
+    writer.family(names::COPY_REACHABLE, each(&|one| Some(flag(one.reachable))));
+    writer.family(names::COPY_OVERDUE, each(&|one| one.read_at.map(|_| flag(one.overdue))));
 }
 
 fn repository(writer: &mut Writer, snapshot: &Snapshot) {

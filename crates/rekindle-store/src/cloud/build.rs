@@ -1,14 +1,16 @@
 //! From a URL and credentials to a client of the right kind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::HttpConnector;
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 use rekindle_core::{Fault, Result, codes};
 
+use super::lock::S3Lock;
 use super::wire::{Connector, Writes};
 use super::{Cloud, profile};
 use crate::options::{Credentials, StoreOptions, StoreUrl};
@@ -39,6 +41,8 @@ const AZURE_NO_KEYS: &str =
 
 /// A client and what to say when the credentials it looks for are nowhere.
 type Built = (Box<dyn ObjectStore>, Option<&'static str>);
+/// The same of S3, with what Object Lock needs.
+type BuiltS3 = (AmazonS3, Option<&'static str>, AmazonS3Builder, ClientOptions);
 
 /// Opens a cloud store.
 pub(crate) fn open(options: &StoreOptions, environment: Environment<'_>) -> Result<Cloud> {
@@ -50,11 +54,25 @@ pub(crate) fn open(options: &StoreOptions, environment: Environment<'_>) -> Resu
     };
     let connector = Connector { limits: options.limits.clone(), authorities: authorities(options)?, writes };
     let credentials = &options.credentials;
+    let mut lock = None;
     let (built, prefix) = match &options.url {
         StoreUrl::Memory | StoreUrl::Local(_) => {
             return Err(Fault::new(codes::RUN_BUG, format!("open `{}` as cloud storage", options.url)));
         }
-        StoreUrl::S3 { prefix, .. } => (s3(&options.url, credentials, connector, environment), prefix),
+        StoreUrl::S3 { prefix, .. } => {
+            let (plain, hint, builder, client) = s3(&options.url, credentials, connector.clone(), environment)?;
+            lock = Some(S3Lock {
+                http: connector.connect(&client).map_err(|error| unusable(&options.url, error))?,
+                plain: plain.clone(),
+                builder,
+                options: client,
+                lock: options.lock,
+                prefix: prefix.clone(),
+                place: options.url.to_string(),
+                writer: Mutex::default(),
+            });
+            (Ok((Box::new(plain) as Box<dyn ObjectStore>, hint)), prefix)
+        }
         StoreUrl::Gcs { prefix, .. } => (gcs(&options.url, credentials, connector, environment), prefix),
         StoreUrl::Azure { prefix, .. } => (azure(&options.url, credentials, connector, environment), prefix),
     };
@@ -65,10 +83,12 @@ pub(crate) fn open(options: &StoreOptions, environment: Environment<'_>) -> Resu
         place: options.url.to_string(),
         idle: options.limits.idle,
         credentials_hint,
+        lock,
+        storage_class: options.storage_class.clone(),
     })
 }
 
-fn s3(url: &StoreUrl, given: &Credentials, connector: Connector, environment: Environment<'_>) -> Result<Built> {
+fn s3(url: &StoreUrl, given: &Credentials, connector: Connector, environment: Environment<'_>) -> Result<BuiltS3> {
     let StoreUrl::S3 { bucket, endpoint, region, path_style, profile, .. } = url else {
         return Err(Fault::new(codes::RUN_BUG, "open an S3 store for another kind of URL"));
     };
@@ -121,12 +141,15 @@ fn s3(url: &StoreUrl, given: &Credentials, connector: Connector, environment: En
     let endpoint = endpoint.clone().or(settings.endpoint);
     let path_style = path_style.unwrap_or(endpoint.is_some());
     builder = builder.with_virtual_hosted_style_request(!path_style);
+    let mut client = ClientOptions::new();
     if let Some(endpoint) = endpoint {
+        client = client_options(&endpoint);
         // With the bucket in the host name, the library wants the whole host name.
         let host = if path_style { endpoint.clone() } else { endpoint.replacen("://", &format!("://{bucket}."), 1) };
-        builder = builder.with_client_options(client_options(&endpoint)).with_endpoint(host);
+        builder = builder.with_client_options(client.clone()).with_endpoint(host);
     }
-    Ok((Box::new(builder.build().map_err(|e| unusable(url, e))?), hint))
+    let built = builder.clone().build().map_err(|e| unusable(url, e))?;
+    Ok((built, hint, builder, client))
 }
 
 fn gcs(url: &StoreUrl, given: &Credentials, connector: Connector, environment: Environment<'_>) -> Result<Built> {

@@ -6,6 +6,7 @@ mod build;
 mod digest;
 mod gcs_json;
 mod listing;
+mod lock;
 mod profile;
 mod refusal;
 mod wire;
@@ -18,15 +19,19 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutOptions, PutPayload};
+use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, PutOptions, PutPayload};
 use rekindle_core::{Fault, Result, codes};
 
 use self::refusal::classify;
 use crate::key::{Key, check_prefix};
+use crate::lock::{Locker, is_lockable};
 use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, compare_existing, not_found, range_length, wrong_length};
 
 pub(crate) use build::open;
 pub(crate) use refusal::asked_pause;
+
+/// Folder of packs, the only objects whose storage class can be chosen: all others are read by every command.
+const PACKS: &str = "data/";
 
 /// A bucket or container, or a prefix of one.
 #[derive(Debug)]
@@ -39,6 +44,10 @@ pub(crate) struct Cloud {
     idle: Duration,
     /// Appended when the credentials were found nowhere and the instance has to provide them.
     credentials_hint: Option<&'static str>,
+    /// Of S3.
+    lock: Option<lock::S3Lock>,
+    /// Of packs.
+    storage_class: Option<String>,
 }
 
 impl Cloud {
@@ -140,9 +149,17 @@ impl Store for Cloud {
             PutMode::IfAbsent => object_store::PutMode::Create,
         };
         let condition = mode == object_store::PutMode::Create;
-        let options = PutOptions { mode, ..PutOptions::default() };
+        let mut options = PutOptions { mode, ..PutOptions::default() };
+        if let Some(class) = self.storage_class.as_ref().filter(|_| key.as_str().starts_with(PACKS)) {
+            options.attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
         let payload = PutPayload::from_bytes(data.clone());
-        match self.remote.put_opts(&self.path(key.as_str()), payload, options).await {
+        let locked = match &self.lock {
+            Some(lock) if is_lockable(key) => lock.writer()?,
+            _ => None,
+        };
+        let remote: &dyn ObjectStore = locked.as_ref().map_or(&*self.remote, |client| client);
+        match remote.put_opts(&self.path(key.as_str()), payload, options).await {
             Ok(_) => Ok(PutOutcome::Written),
             Err(object_store::Error::AlreadyExists { .. }) if condition => match self.get(key).await {
                 Ok(stored) => compare_existing(key, &self.place, &data, &stored),
@@ -234,6 +251,10 @@ impl Store for Cloud {
                 fault => Err(fault),
             },
         }
+    }
+
+    fn locker(&self) -> Option<&dyn Locker> {
+        self.lock.as_ref().map(|lock| lock as &dyn Locker)
     }
 
     fn describe(&self) -> String {

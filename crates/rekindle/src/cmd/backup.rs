@@ -13,6 +13,7 @@ use rekindle_engine::report::{BackupReport, ComponentReport, Problem};
 use rekindle_engine::{BackupOptions, BackupPlan, backup};
 use rekindle_repo::{Repo, marks};
 
+use super::locked;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::attached;
@@ -31,7 +32,22 @@ pub(crate) struct Backup {
     /// Read every file, also those that look unchanged
     #[arg(long)]
     force: bool,
+    /// Word for this point; `keep-tags` in [retention] keeps points by it
+    #[arg(long, value_name = "WORD", value_parser = tag)]
+    tag: Vec<String>,
 }
+
+/// A word that can stand in a list.
+fn tag(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text.is_empty() || text.len() > TAG_BYTES_MAX || !text.chars().all(good) {
+        return Err(format!("use 1 to {TAG_BYTES_MAX} letters, digits, `.`, `-` and `_`"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Longest word for a point.
+const TAG_BYTES_MAX: usize = 63;
 
 impl Backup {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
@@ -55,11 +71,13 @@ impl Backup {
             max_skew: config.stack.max_skew,
             tripwire: Some(attached::tripwire(&config, marks_or_none(session, &repository)?)),
             attachments: attached::attachments(session, &config)?,
+            tags: self.tag.clone(),
         };
         let (context, _scratch) = session.context()?;
+        let kept = Arc::clone(&repository);
         let work = backup(plan, repository, wire::containers::hook_runner(Some(&config)), &options, &context);
         let report = session.runtime.block_on(work)?;
-        Ok(answer(&report))
+        Ok(locked::extend(answer(&report), session, &kept))
     }
 }
 

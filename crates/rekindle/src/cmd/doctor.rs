@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
-use rekindle_config::Config;
+use rekindle_config::{Config, CopyTo};
 use rekindle_core::port::{Component, Finding, Level, RunContext};
 use rekindle_core::{Fault, codes};
 use rekindle_store::{Capabilities, StoreOptions, Support};
@@ -42,6 +42,7 @@ impl Doctor {
         let config = wire::config(session)?;
         let (context, _scratch) = session.context()?;
         let mut sections = vec![repository(session, &config)];
+        sections.extend(config.copies.iter().map(|one| copy(session, &config, one)));
         for one in &config.components {
             session.cancel.check()?;
             sections.push(match components::of_config(one, &config.stack.name, &[], &Wishes::default()) {
@@ -86,12 +87,27 @@ fn repository(session: &Session, config: &Config) -> Section {
         let points = rekindle_core::port::Repository::points(&repository)?;
         let mut findings = vec![Finding::good(format!("opens with the configured password; {} points", points.len()))];
         findings.extend(storage(session, &place.options)?);
+        findings.extend(super::locked::findings(session, &place.options)?);
         Ok(findings)
     };
     match look() {
         Ok(findings) => Section { scope: scope.to_owned(), findings },
         Err(fault) => Section::failed(scope, &fault),
     }
+}
+
+fn copy(session: &Session, config: &Config, copy: &CopyTo) -> Section {
+    let scope = format!("copy {}", copy.name);
+    let look = || {
+        let place = wire::of_repository(session, config, &copy.repository, None)?;
+        let repository = wire::open(session, &place)?;
+        let points = rekindle_core::port::Repository::points(&repository)?;
+        let mut findings = vec![Finding::good(format!("opens with its password; {} points", points.len()))];
+        findings.extend(storage(session, &place.options)?);
+        findings.extend(super::locked::findings(session, &place.options)?);
+        Ok(findings)
+    };
+    look().map_or_else(|fault| Section::failed(&scope, &fault), |findings| Section { scope: scope.clone(), findings })
 }
 
 fn storage(session: &Session, options: &StoreOptions) -> Result<Vec<Finding>, Fault> {

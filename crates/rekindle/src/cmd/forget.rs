@@ -1,10 +1,12 @@
 //! `forget`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
-use rekindle_engine::retain::{decide, guard_explicit};
+use rekindle_engine::retain::{Policies, decide, guard_explicit};
 use rekindle_repo::points::{self, PointsView};
 use rekindle_repo::{Repo, admin, marks, proofs};
 use serde_json::json;
@@ -27,6 +29,11 @@ pub(crate) struct Forget {
 }
 
 impl Forget {
+    /// Whether it removes anything.
+    pub(crate) fn changes(&self) -> bool {
+        !self.dry_run
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         if self.points.is_empty() {
             return self.by_policy(session);
@@ -48,10 +55,24 @@ impl Forget {
 
     fn by_policy(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
-        let Some(policy) = &config.retention else {
-            return Err(Fault::new(codes::CONFIG_VALUE, "apply the retention: the configuration has no [retention]")
-                .hint("add [retention] with rules such as `keep-daily = 30`, or name the points to remove")
+        let (policy, table) = match &session.global.copy {
+            None => (&config.retention, "retention".to_owned()),
+            Some(name) => (&wire::copy(&config, name)?.retention, format!("copy.{name}.retention")),
+        };
+        let own = config.components.iter().filter_map(|one| Some((one.id.clone(), one.retention.as_ref()?.policy)));
+        // A copy keeps by its own rules only.
+        let own: BTreeMap<_, _> = if session.global.copy.is_some() { BTreeMap::new() } else { own.collect() };
+        if policy.is_none() && own.is_empty() {
+            let what = format!("apply the retention: the configuration has no [{table}]");
+            return Err(Fault::new(codes::CONFIG_VALUE, what)
+                .hint(format!("add [{table}] with rules such as `keep-daily = 30`, or name the points to remove"))
                 .into());
+        }
+        let tagged = policy.iter().chain(config.components.iter().filter_map(|one| one.retention.as_ref()));
+        let policies = Policies {
+            usual: policy.as_ref().map(|one| one.policy).unwrap_or_default(),
+            of_component: own,
+            keep_tags: tagged.flat_map(|one| one.keep_tags.iter().cloned()).collect(),
         };
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, &config, given.as_ref())?;
@@ -63,7 +84,7 @@ impl Forget {
             // A chain of proofs that was changed says nothing about which point was proved.
             let proofs = proofs::read_all(&repository)?;
             let (stack, now) = (&config.stack.name, session.now());
-            decide(policy, &view.points, (&marks, &proofs), stack, &host, now, &TimeZone::system())?
+            decide(policies, &view.points, (&marks, &proofs), stack, &host, now, &TimeZone::system())?
         };
         let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
         guard_explicit(&view.points, &marks, &removed)?;

@@ -1,15 +1,19 @@
 //! `key`
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use rekindle_config::SecretRef;
 use rekindle_core::{Fault, Result, Secret, codes};
 use rekindle_repo::admin::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key_remove};
+use rekindle_repo::{Repo, RepoOptions};
 use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
+use crate::wire::Place;
 use crate::{human, wire};
 
 /// Digits of an id that are shown.
@@ -35,6 +39,13 @@ enum What {
     },
     /// Replace the password in use by a new one
     Passwd(NewPassword),
+    /// Make a new password, prove that it opens the repository, put it where the old one is read from, and remove the
+    /// old one
+    Rotate {
+        /// Write the new password into this new file instead, and leave the configuration to you
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +76,11 @@ impl NewPassword {
 }
 
 impl Key {
+    /// Whether it changes who can open the repository.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self.what, What::List)
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let place = wire::place(session)?;
         let label = || KeyLabel { host: wire::host_name(), user: wire::user_name(), created: session.now() };
@@ -83,6 +99,7 @@ impl Key {
                 let id = key_remove(&repo, id, &place.password)?.to_string();
                 Ok(done(&id, "is removed: its password opens the repository no more"))
             }
+            What::Rotate { out } => rotate(session, &place, &repo, out.as_deref(), &label()),
             What::Passwd(new) => {
                 let id = key_passwd(&repo, &place.password, &new.resolve()?, &label())?.to_string();
                 Ok(done(
@@ -92,6 +109,81 @@ impl Key {
             }
         }
     }
+}
+
+/// The new password is in its place before the old one stops working: whatever ends this in the middle
+/// leaves one that works.
+fn rotate(
+    session: &Session,
+    place: &Place,
+    repo: &Repo,
+    out: Option<&Path>,
+    label: &KeyLabel,
+) -> Result<Answer, Faults> {
+    let target = match out {
+        Some(out) => out.to_owned(),
+        None => wire::password_file(session)?,
+    };
+    let old: Vec<String> =
+        key_list(repo, Some(&place.password))?.into_iter().filter(|key| key.current).map(|key| key.id).collect();
+    let new = Secret::new(rekindle_core::proof::hex(&rand::random::<[u8; 32]>()));
+    let staged = if out.is_some() { target.clone() } else { target.with_extension("new") };
+    write_private(&staged, new.expose())?;
+    let added = key_add(repo, &new, label).and_then(|id| prove(session, place, repo, &new).map(|()| id));
+    let id = added.inspect_err(|_| {
+        // It opens nothing that the old one does not.
+        let _ = std::fs::remove_file(&staged);
+    })?;
+    if out.is_none() {
+        std::fs::rename(&staged, &target).map_err(|error| unwritable(&target, error))?;
+    }
+    for key in &old {
+        key_remove(repo, key, &new)?;
+    }
+    let id = id.to_string();
+    let text = format!(
+        "key {} replaces {}: its password is in {}. The recovery kit is outdated: rekindle kit create\n",
+        short(&id),
+        old.iter().map(|key| short(key)).collect::<Vec<_>>().join(", "),
+        target.display()
+    );
+    Ok(Answer::words(json!({"key": id, "removed": old, "password_file": target}), text))
+}
+
+/// Opens the repository with the new password as if for the first time.
+fn prove(session: &Session, place: &Place, repo: &Repo, new: &Secret<String>) -> Result<()> {
+    let fresh = Place {
+        options: place.options.clone(),
+        password: new.clone(),
+        repo: RepoOptions { key_cache: None, ..place.repo.clone() },
+    };
+    let opened =
+        wire::open(session, &fresh).map_err(|fault| fault.during("open the repository with the new password"))?;
+    if opened.config().id == repo.config().id {
+        return Ok(());
+    }
+    Err(Fault::new(codes::REPO_WRONG_KEY, "open the repository with the new password")
+        .because("another repository was opened")
+        .hint("nothing was removed; run it again"))
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| unwritable(path, error))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .map_err(|error| unwritable(path, error))
+}
+
+fn unwritable(path: &Path, error: std::io::Error) -> Fault {
+    Fault::new(codes::CLI_OUTPUT, format!("write the new password to {}", path.display()))
+        .because(error)
+        .hint("name a new file in a directory that may be written: --out FILE")
 }
 
 fn done(id: &str, what: &str) -> Answer {

@@ -1,9 +1,12 @@
 //! The commands, one file each.
 
+mod audit;
 mod backup;
 mod cat;
 mod check_config;
 mod completions;
+mod copies;
+mod copy;
 mod diff;
 mod doctor;
 mod drill;
@@ -15,7 +18,9 @@ mod install;
 mod key;
 mod kit;
 mod list;
+mod locked;
 mod ls;
+mod maintenance;
 mod man;
 mod notify;
 mod peek;
@@ -36,9 +41,16 @@ mod wal;
 mod watch;
 
 use clap::Subcommand;
+use rekindle_core::{Fault, codes};
 
 use crate::output::{Answer, Outcome};
 use crate::session::{Faults, Session};
+
+/// How a command stands in the audit log.
+struct Recorded {
+    /// It only takes data out.
+    reads: bool,
+}
 
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
@@ -51,6 +63,7 @@ pub(crate) enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Verify(verify::Verify),
+    Copy(copy::Copy),
     Restore(restore::Restore),
     RestorePoints(restore_points::RestorePoints),
     Drill(drill::Drill),
@@ -66,6 +79,8 @@ pub(crate) enum Command {
     Forget(forget::Forget),
     Point(point::Point),
     Prune(prune::Prune),
+    Audit(audit::Audit),
+    Maintenance(maintenance::Maintenance),
     Wal(wal::Wal),
     Serve(serve::Serve),
     Run(run::Run),
@@ -88,6 +103,7 @@ impl Command {
             Self::Ls(_) => "ls",
             Self::Cat(_) => "cat",
             Self::Verify(_) => "verify",
+            Self::Copy(_) => "copy",
             Self::Restore(_) => "restore",
             Self::RestorePoints(_) => "restore-points",
             Self::Drill(_) => "drill",
@@ -103,6 +119,8 @@ impl Command {
             Self::Forget(_) => "forget",
             Self::Point(_) => "point",
             Self::Prune(_) => "prune",
+            Self::Audit(_) => "audit",
+            Self::Maintenance(_) => "maintenance",
             Self::Wal(_) => "wal",
             Self::Serve(_) => "serve",
             Self::Run(_) => "run",
@@ -114,8 +132,89 @@ impl Command {
         }
     }
 
+    /// Whether `--copy NAME` says which repository it works on.
+    fn takes_copy(&self) -> bool {
+        match self {
+            Self::List(_)
+            | Self::Show(_)
+            | Self::Ls(_)
+            | Self::Cat(_)
+            | Self::Verify(_)
+            | Self::Restore(_)
+            | Self::RestorePoints(_)
+            | Self::Drill(_)
+            | Self::Proof(_)
+            | Self::Peek(_)
+            | Self::Recover(_)
+            | Self::Diff(_)
+            | Self::Status(_)
+            | Self::Key(_)
+            | Self::Forget(_)
+            | Self::Point(_)
+            | Self::Prune(_)
+            | Self::Audit(_) => true,
+            Self::Wal(command) => command.takes_copy(),
+            Self::Init(_)
+            | Self::CheckConfig(_)
+            | Self::Backup(_)
+            | Self::Copy(_)
+            | Self::Doctor(_)
+            | Self::Kit(_)
+            | Self::Fleet(_)
+            | Self::Maintenance(_)
+            | Self::Serve(_)
+            | Self::Run(_)
+            | Self::Install(_)
+            | Self::Notify(_)
+            | Self::Completions(_)
+            | Self::Man(_)
+            | Self::Version(_) => false,
+        }
+    }
+
+    /// Whether it is entered into the audit log: it changes the repository, or takes data out of it.
+    /// Backups stand in the ledger.
+    fn recorded(&self) -> Option<Recorded> {
+        let changes = match self {
+            Self::Key(command) => command.changes(),
+            Self::Forget(command) => command.changes(),
+            Self::Prune(command) => command.changes(),
+            Self::Point(_) | Self::Copy(_) => true,
+            _ => false,
+        };
+        let reads = match self {
+            Self::Peek(_) | Self::Drill(_) | Self::Kit(_) => true,
+            Self::Restore(command) => command.takes_data(),
+            Self::Recover(command) => command.takes_data(),
+            _ => false,
+        };
+        (changes || reads).then_some(Recorded { reads })
+    }
+
+    /// The repository that a command names by itself.
+    fn from(&self) -> Option<String> {
+        match self {
+            Self::Recover(command) => command.from(),
+            _ => None,
+        }
+    }
+
     /// Does it.
     pub(crate) fn run(self, session: &Session) -> Outcome {
+        if let (Some(_), false) = (&session.global.copy, self.takes_copy()) {
+            let fault = Fault::new(
+                codes::CLI_USAGE,
+                format!("{}: it works on the repository itself, not on a copy", self.name()),
+            )
+            .hint("leave out --copy");
+            return Outcome::Failed(vec![fault]);
+        }
+        let (name, recorded, from) = (self.name(), self.recorded(), self.from());
+        // Afterwards the password in use may open nothing any more. What is wrong is said by the command.
+        let opened = match &self {
+            Self::Key(_) if recorded.is_some() => audit::open(session, None).ok(),
+            _ => None,
+        };
         let answer: Result<Answer, Faults> = match self {
             Self::Init(command) => command.run(session),
             Self::CheckConfig(command) => command.run(session),
@@ -124,8 +223,9 @@ impl Command {
             Self::Show(command) => command.run(session),
             Self::Ls(command) => command.run(session),
             Self::Cat(command) => {
-                return match command.run(session) {
-                    Ok(()) => Outcome::Streamed,
+                let written = command.run(session).map(|()| Answer::default());
+                return match audit::record(session, "cat", true, (None, None), written) {
+                    Ok(_) => Outcome::Streamed,
                     Err(Faults(faults)) => Outcome::Failed(faults),
                 };
             }
@@ -143,9 +243,12 @@ impl Command {
             Self::Kit(command) => command.run(session),
             Self::Point(command) => command.run(session),
             Self::Prune(command) => command.run(session),
+            Self::Audit(command) => command.run(session),
+            Self::Maintenance(command) => command.run(session),
             Self::Wal(command) => command.run(session),
             Self::Forget(command) => command.run(session),
             Self::Verify(command) => command.run(session),
+            Self::Copy(command) => command.run(session),
             Self::Serve(command) => command.run(session),
             Self::Run(command) => command.run(session),
             Self::Install(command) => command.run(session),
@@ -153,6 +256,10 @@ impl Command {
             Self::Completions(command) => command.run().map_err(Faults::from),
             Self::Man(command) => command.run().map_err(Faults::from),
             Self::Version(command) => Ok(command.run()),
+        };
+        let answer = match recorded {
+            Some(Recorded { reads }) => audit::record(session, name, reads, (opened, from.as_deref()), answer),
+            None => answer,
         };
         match answer {
             Ok(answer) => Outcome::Answered(answer),

@@ -7,6 +7,7 @@ use rekindle_repo::admin::{self, PruneOptions};
 use serde_json::json;
 
 use super::forget::complete_view;
+use super::locked;
 use super::wal::sweep;
 use crate::output::Answer;
 use crate::session::{Faults, Session};
@@ -33,6 +34,11 @@ pub(crate) struct Prune {
 }
 
 impl Prune {
+    /// Whether it removes anything.
+    pub(crate) fn changes(&self) -> bool {
+        !self.dry_run
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let options = PruneOptions {
@@ -58,6 +64,7 @@ impl Prune {
         let points: Vec<_> = view.points.iter().collect();
         let wal = sweep::sweep(&repository, &points, session.now(), self.dry_run)?;
         text.push_str(&sweep::text(&wal, self.dry_run));
-        Ok(Answer::words(json!({"dry_run": self.dry_run, "report": report, "wal": wal}), text))
+        let answer = Answer::words(json!({"dry_run": self.dry_run, "report": report, "wal": wal}), text);
+        Ok(if self.dry_run { answer } else { locked::extend(answer, session, &repository) })
     }
 }

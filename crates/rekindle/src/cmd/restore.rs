@@ -80,6 +80,11 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
+    /// Whether it does more than to plan.
+    pub(crate) fn takes_data(&self) -> bool {
+        !self.dry_run
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let target = self.recovery.target()?;
         let config = wire::optional_config(session)?;

@@ -17,10 +17,10 @@ use crate::{group, human};
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// What to do
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(["backup", "verify", "drill", "prune"]))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(["backup", "verify", "drill", "prune", "copy", "maintenance"]))]
     task: String,
-    /// Components or groups of a backup; none: all
-    #[arg(value_name = "COMPONENT|GROUP")]
+    /// Components or groups of a backup, or copies; none: all. Of maintenance: daily, weekly or monthly
+    #[arg(value_name = "COMPONENT|GROUP|COPY")]
     components: Vec<String>,
 }
 
@@ -35,6 +35,19 @@ impl Run {
                 wanted = config.components.iter().map(|one| one.id.clone()).collect();
             }
             wanted.into_iter().map(Some).collect()
+        } else if task == Task::Maintenance {
+            let periods: Vec<_> = self.components.iter().map(|period| period.parse().ok()).collect();
+            if periods.len() != 1 || periods[0].is_none() {
+                return Err(Fault::new(codes::CLI_USAGE, "read the period of the maintenance")
+                    .hint("rekindle run maintenance daily")
+                    .into());
+            }
+            periods
+        } else if task == Task::Copy {
+            let all = || config.copies.iter().map(|one| one.name.clone()).collect();
+            let names: Vec<String> = if self.components.is_empty() { all() } else { self.components.clone() };
+            let id = |name: &String| wire::copy(&config, name).map(|one| one.name.parse().ok());
+            names.iter().map(id).collect::<Result<_, _>>()?
         } else if self.components.is_empty() {
             vec![None]
         } else {

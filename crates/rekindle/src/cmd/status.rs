@@ -16,7 +16,7 @@ use rekindle_repo::Repo;
 use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
-use super::watch;
+use super::{copies, watch};
 use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session, SystemClock};
@@ -82,6 +82,7 @@ impl Status {
         let answer = if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) };
         let answer =
             evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
+        let answer = copies::add(answer, session, &config, &repository, &points);
         watch::add(answer, &repository, &points, &config.stack.name, &host)
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rekindle_config::{Access, Config, Hooks, SecretRef, Value, default_places, load};
+use rekindle_config::{Access, Config, CopyTo, Hooks, Repository, SecretRef, Value, default_places, load};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Hook;
 use rekindle_core::wal::WalArchive;
@@ -23,7 +23,7 @@ use rekindle_engine::HookSet;
 use rekindle_repo::admin::Actor;
 use rekindle_repo::wal::Archive;
 use rekindle_repo::{Repo, RepoOptions, points};
-use rekindle_store::{StoreOptions, StoreUrl};
+use rekindle_store::{LockMode, StoreOptions, StoreUrl};
 
 use crate::session::{Faults, Session, SystemClock};
 
@@ -94,9 +94,33 @@ pub(crate) fn bare_place(url: &str, given: Option<&SecretRef>) -> Result<Place> 
     Ok(Place { options: StoreOptions::new(url)?, password: password.resolve()?, repo })
 }
 
-/// The configured repository; `given` wins over the configured password.
+/// The configured repository, or the copy of `--copy`; `given` wins over the configured password.
 pub(crate) fn of_config(session: &Session, config: &Config, given: Option<&SecretRef>) -> Result<Place> {
-    let repository = &config.repository;
+    let repository = match &session.global.copy {
+        None => &config.repository,
+        Some(name) => &copy(config, name)?.repository,
+    };
+    of_repository(session, config, repository, given)
+}
+
+/// The copy of that name.
+pub(crate) fn copy<'a>(config: &'a Config, name: &str) -> Result<&'a CopyTo> {
+    config.copies.iter().find(|one| one.name == name).ok_or_else(|| {
+        let known: Vec<&str> = config.copies.iter().map(|one| one.name.as_str()).collect();
+        Fault::new(codes::COPY_UNKNOWN, format!("find the copy `{}`", name.escape_debug())).hint(match known[..] {
+            [] => "add one to the configuration: `[copy.offsite]` with `url` and `password`".to_owned(),
+            _ => format!("configured are: {}", known.join(", ")),
+        })
+    })
+}
+
+/// A repository of the configuration: the main one or a copy.
+pub(crate) fn of_repository(
+    session: &Session,
+    config: &Config,
+    repository: &Repository,
+    given: Option<&SecretRef>,
+) -> Result<Place> {
     let reference = given.unwrap_or(&repository.password);
     let mut repo = RepoOptions { key_cache: state::key_cache(Some(config), reference), ..RepoOptions::default() };
     let options = if let Some(url) = &session.global.repo {
@@ -116,6 +140,20 @@ pub(crate) fn place_of(repository: &rekindle_config::Repository) -> Result<Place
     let repo = RepoOptions { key_cache: state::key_cache(None, &repository.password), ..RepoOptions::default() };
     let options = store_options(&repository.url, &repository.access)?;
     Ok(Place { options, password: repository.password.resolve()?, repo })
+}
+
+/// The file that the password in use is read from.
+pub(crate) fn password_file(session: &Session) -> Result<PathBuf, Faults> {
+    let reference = match (password_given(session)?, &session.global.copy) {
+        (Some(given), _) => given,
+        (None, None) => config(session)?.repository.password,
+        (None, Some(name)) => copy(&config(session)?, name)?.repository.password.clone(),
+    };
+    reference.in_file().map(Path::to_owned).ok_or_else(|| {
+        Fault::new(codes::CLI_USAGE, "replace the password: the one in use is not read from a file")
+            .hint("write the new one into a new file with --out FILE, and change the reference to it")
+            .into()
+    })
 }
 
 /// The password named by options or environment.
@@ -140,6 +178,11 @@ fn absolute(file: &Path) -> PathBuf {
 fn store_options(url: &str, access: &Access) -> Result<StoreOptions> {
     let mut options = StoreOptions::new(url)?;
     options.ca_file.clone_from(&access.ca_file);
+    options.storage_class.clone_from(&access.storage_class);
+    options.lock = access.object_lock.map(|lock| rekindle_store::ObjectLock {
+        mode: if lock.compliance { LockMode::Compliance } else { LockMode::Governance },
+        days: lock.days,
+    });
     let secret = |reference: &Option<SecretRef>| reference.as_ref().map(SecretRef::resolve).transpose();
     let credentials = &mut options.credentials;
     credentials.access_key_id = match &access.access_key_id {

@@ -63,17 +63,29 @@ pub(crate) fn jobs(config: &Config) -> Vec<Job> {
     let others = others.into_iter().filter_map(|(task, schedule)| {
         Some(Job { name: JobName { task, component: None }, schedule: schedule.clone()? })
     });
-    components.chain(others).collect()
+    let copies = config.copies.iter().filter_map(|one| {
+        let component = Some(one.name.parse().ok()?);
+        Some(Job { name: JobName { task: Task::Copy, component }, schedule: one.schedule.clone()? })
+    });
+    let periods = [("daily", &serve.daily), ("weekly", &serve.weekly), ("monthly", &serve.monthly)];
+    let maintenance = periods.into_iter().filter_map(|(period, schedule)| {
+        let component = Some(period.parse().ok()?);
+        Some(Job { name: JobName { task: Task::Maintenance, component }, schedule: schedule.clone()? })
+    });
+    components.chain(others).chain(copies).chain(maintenance).collect()
 }
 
 /// The verbs of each task.
 fn steps(config: &Config) -> Steps {
     let verify_data = config.serve.verify_data.clone();
     let retention = config.retention.is_some();
+    // The retention of a copy is applied with that of the repository.
+    let kept: Vec<String> =
+        config.copies.iter().filter(|one| one.retention.is_some()).map(|one| one.name.clone()).collect();
     Box::new(move |task: Task, components: &[ComponentId]| {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         match task {
-            Task::Backup | Task::Drill => {
+            Task::Backup | Task::Drill | Task::Copy => {
                 let mut step = words(&[task.as_str()]);
                 step.extend(components.iter().map(ToString::to_string));
                 vec![step]
@@ -83,13 +95,22 @@ fn steps(config: &Config) -> Steps {
                 step.extend(verify_data.as_ref().map(|subset| format!("--read-data={subset}")));
                 vec![step]
             }
-            Task::Prune if retention => vec![words(&["forget"]), words(&["prune"])],
-            Task::Prune => vec![words(&["prune"])],
+            Task::Maintenance => {
+                let mut step = words(&["maintenance"]);
+                step.extend(components.iter().map(ToString::to_string));
+                vec![step]
+            }
+            Task::Prune => {
+                let forget = retention.then(|| words(&["forget"]));
+                let of_copies =
+                    kept.iter().flat_map(|name| ["forget", "prune"].map(|verb| words(&[verb, "--copy", name])));
+                forget.into_iter().chain([words(&["prune"])]).chain(of_copies).collect()
+            }
         }
     })
 }
 
-fn launcher(session: &Session, config: &Config) -> Result<Launcher> {
+pub(crate) fn launcher(session: &Session, config: &Config) -> Result<Launcher> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new(codes::SERVE_CHILD, "find our own program").because(error))?;
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
@@ -110,12 +131,20 @@ fn launcher(session: &Session, config: &Config) -> Result<Launcher> {
 /// Room on the file system of a local repository.
 fn free_space(config: &Config) -> Box<dyn Fn() -> Option<FreeSpace> + Send + Sync> {
     let url = config.repository.url.clone();
-    Box::new(move || {
-        let path = url.strip_prefix("file://").or_else(|| url.starts_with('/').then_some(url.as_str()))?;
-        let space = rustix::fs::statvfs(path).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
-        Some(FreeSpace { free_bytes: bytes(space.f_bavail), total_bytes: bytes(space.f_blocks) })
-    })
+    Box::new(move || space_of(&url))
+}
+
+/// Whether a repository is on a file system of this host.
+pub(crate) fn is_local(url: &str) -> bool {
+    url.starts_with("file://") || url.starts_with('/')
+}
+
+/// Room where a repository is; `None` for one that is not on this host.
+pub(crate) fn space_of(url: &str) -> Option<FreeSpace> {
+    let path = url.strip_prefix("file://").or_else(|| url.starts_with('/').then_some(url))?;
+    let space = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    Some(FreeSpace { free_bytes: bytes(space.f_bavail), total_bytes: bytes(space.f_blocks) })
 }
 
 /// Different for each stack and host, the same every time.

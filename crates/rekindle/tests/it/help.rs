@@ -2,7 +2,7 @@
 
 use crate::run::Place;
 
-const VERBS: [&str; 26] = [
+const VERBS: [&str; 29] = [
     "init",
     "check-config",
     "backup",
@@ -11,6 +11,7 @@ const VERBS: [&str; 26] = [
     "ls",
     "cat",
     "verify",
+    "copy",
     "restore",
     "restore-points",
     "drill",
@@ -21,6 +22,8 @@ const VERBS: [&str; 26] = [
     "key",
     "forget",
     "prune",
+    "audit",
+    "maintenance",
     "wal",
     "serve",
     "run",

@@ -15,6 +15,7 @@ codes! {
     ENGINE_CHECK = "RK-EN-014", Negative, Never, "what was restored is not what the point holds";
     ENGINE_SAFETY = "RK-EN-013", Refused, AfterFix, "the safety point before a restore in place could not be taken";
     ENGINE_TARGET = "RK-EN-012", Usage, AfterFix, "the restore target does not fit the component";
+    ENGINE_MAINTENANCE = "RK-EN-015", Negative, AfterFix, "a task of the maintenance is not as it should be";
     ENGINE_ROLLED_BACK = "RK-EN-020", Negative, AfterFix, "the restore was rolled back to the state before";
     ENGINE_ROLL_BACK = "RK-EN-021", Failed, AfterFix, "the state before could not be brought back by itself";
 }

@@ -21,6 +21,7 @@ macro_rules! codes {
 mod cli;
 mod config;
 mod container;
+mod copy;
 mod drill;
 mod engine;
 mod files;
@@ -39,6 +40,7 @@ mod wal;
 pub use cli::*;
 pub use config::*;
 pub use container::*;
+pub use copy::*;
 pub use drill::*;
 pub use engine::*;
 pub use files::*;
@@ -60,6 +62,7 @@ pub fn all() -> impl Iterator<Item = &'static ErrorCode> {
         cli::AREA,
         config::AREA,
         container::AREA,
+        copy::AREA,
         drill::AREA,
         engine::AREA,
         files::AREA,

@@ -20,6 +20,7 @@ codes! {
     REPO_ENGINE = "RK-RP-017", Failed, AfterFix, "the repository engine reported an error";
     REPO_UNSAFE_NAME = "RK-RP-018", Refused, Never, "a stored name would leave the restore target";
     REPO_PROOFS = "RK-RP-020", Damaged, Never, "the chain of proofs was changed";
+    REPO_AUDIT = "RK-RP-021", Damaged, Never, "the audit log was changed";
     REPO_WEAK_PASSWORD = "RK-RP-030", Refused, AfterFix, "the repository password is too weak";
     REPO_UNFIT_STORE = "RK-RP-031", Refused, AfterFix, "the storage does not keep what a repository needs";
     REPO_KEY_IN_USE = "RK-RP-032", Refused, AfterFix, "this key must not be removed";

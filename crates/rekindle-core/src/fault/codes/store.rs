@@ -16,4 +16,6 @@ codes! {
     STORE_CREDENTIALS = "RK-ST-013", Config, AfterFix, "the credentials for the storage are missing or incomplete";
     STORE_ROOT = "RK-ST-014", NoRepository, AfterFix, "the place of the repository does not exist";
     STORE_TLS = "RK-ST-015", Unreachable, AfterFix, "the certificate of the storage is not trusted";
+    STORE_CHANGED = "RK-ST-016", Damaged, Never, "the storage gave other bytes back than were written";
+    STORE_RETENTION = "RK-ST-017", Unreachable, AfterFix, "the retention of an object could not be extended";
 }

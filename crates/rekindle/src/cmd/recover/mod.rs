@@ -107,6 +107,16 @@ struct Prepared {
 }
 
 impl Recover {
+    /// Whether it does more than to plan.
+    pub(crate) fn takes_data(&self) -> bool {
+        !self.dry_run
+    }
+
+    /// The URL of `--from`.
+    pub(crate) fn from(&self) -> Option<String> {
+        self.from.clone()
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         if self.resume {
             return self.go_on(session);

@@ -130,7 +130,8 @@ impl Fetch {
             _ => cluster,
         };
         same_cluster(here, cluster)?;
-        Ok((archive, cluster, config.repository.url.clone()))
+        let copy = session.global.copy.as_deref().unwrap_or_default();
+        Ok((archive, cluster, format!("{} {copy}", config.repository.url)))
     }
 
     fn file(&self, cluster: Cluster) -> Result<WalFile> {

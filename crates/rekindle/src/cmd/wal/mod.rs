@@ -49,6 +49,11 @@ enum Verb {
 }
 
 impl Wal {
+    /// Whether `--copy NAME` says which repository it works on.
+    pub(crate) fn takes_copy(&self) -> bool {
+        matches!(self.verb, Verb::Fetch(_) | Verb::Prefetch(_) | Verb::Status(_) | Verb::Verify(_))
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         match &self.verb {
             Verb::Push(command) => command.run(session),

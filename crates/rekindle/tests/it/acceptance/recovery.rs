@@ -166,9 +166,28 @@ fn a_cluster_comes_back_to_a_moment_and_refusals_name_what_can_be_had() {
         item["report"]["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
     assert_eq!(steps, ["fetch", "replay", "prove and stop"]);
     assert_eq!(world.restored("moment"), numbers(4));
+    from_a_copy(&world, &at);
 
     refusals(&world, before, newest);
     damage(&world, &at);
+}
+
+/// The copy holds the base backup and the log: the same moment comes back from it.
+fn from_a_copy(world: &World, at: &str) {
+    let place = &world.place;
+    place.write("copy-key", "canary-password-of-the-copy");
+    let config = place.read("rekindle.toml");
+    let url = format!("file://{}", place.path().join("copy").display());
+    place.write("rekindle.toml", &format!("{config}\n[copy.offsite]\nurl = \"{url}\"\npassword = \"file:copy-key\"\n"));
+    let copied = place.json(0, &["copy", "--init"]);
+    let logs = &copied["result"]["copies"][0]["wal"];
+    assert!(logs["objects"].as_u64().unwrap() >= 3, "{logs}");
+    let again = place.json(0, &["copy"]);
+    assert_eq!(again["result"]["copies"][0]["wal"]["objects"], 0, "{again}");
+    place.json(0, &["wal", "verify", "--copy", "offsite"]);
+    let done = world.to(0, "from-copy", &["--at", at, "--copy", "offsite"]);
+    assert_eq!(done["result"]["items"][0]["state"], "restored", "{done}");
+    assert_eq!(world.restored("from-copy"), numbers(4));
 }
 
 fn refusals(world: &World, before: jiff::Timestamp, newest: jiff::Timestamp) {

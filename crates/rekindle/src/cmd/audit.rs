@@ -1,0 +1,205 @@
+//! `audit`, and the record of every command that changes the repository or takes data out of it.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use rekindle_core::port::Monitor as _;
+use rekindle_core::{Class, Fault, codes};
+use rekindle_repo::audit::{self, Act};
+use rekindle_repo::format::Id;
+use rekindle_repo::{Repo, ledger, marks, points, proofs};
+use serde_json::{Value, json};
+
+use crate::output::Answer;
+use crate::session::{Faults, Session};
+use crate::{human, wire};
+
+/// Show who did what, from a signed chain that notices every change
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List operations, oldest first
+    List {
+        /// Only the newest N
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+    },
+    /// Check every chain of the repository: acts, points, proofs and marks
+    Verify,
+}
+
+impl Audit {
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let repo = wire::open(session, &wire::place(session)?)?;
+        match self.what {
+            What::List { last } => list(&repo, last),
+            What::Verify => verify(&repo),
+        }
+    }
+}
+
+fn list(repo: &Repo, last: Option<usize>) -> Result<Answer, Faults> {
+    let read = audit::read(repo)?;
+    let mut acts: Vec<(u64, &Act)> =
+        read.entries.iter().map(|entry| (entry.head().sequence, &entry.record.act)).collect();
+    let surplus = last.map_or(0, |last| acts.len().saturating_sub(last));
+    acts.drain(..surplus);
+    let rows: Vec<Vec<String>> = acts
+        .iter()
+        .map(|(number, act)| {
+            vec![
+                number.to_string(),
+                human::time(act.time),
+                format!("{}@{}", act.user, act.host),
+                act.operation.clone(),
+                act.error.clone().unwrap_or_else(|| act.exit_code.to_string()),
+                act.subjects.join(" "),
+            ]
+        })
+        .collect();
+    let text = if rows.is_empty() {
+        "Nothing is recorded yet.\n".to_owned()
+    } else {
+        human::table(&["NUMBER", "TIME", "WHO", "OPERATION", "END", "SUBJECTS"], &rows)
+    };
+    let list: Vec<Value> = acts
+        .iter()
+        .map(|(number, act)| {
+            let mut one = json!(act);
+            one["number"] = json!(number);
+            one
+        })
+        .collect();
+    let answer = Answer::data(json!({"acts": list, "problems": read.problems}), text);
+    Ok(match changed(&read.problems) {
+        None => answer,
+        Some(fault) => answer.worse(fault),
+    })
+}
+
+fn verify(repo: &Repo) -> Result<Answer, Faults> {
+    let view = points::view(repo)?;
+    let (acts, mut problems) = audit::problems(repo, &view)?;
+    let ledger = match ledger::Ledger::open(repo)? {
+        None => 0,
+        Some(ledger) => {
+            let found = ledger.audit()?;
+            problems.extend(found.problems);
+            found.entries.len() as u64
+        }
+    };
+    let (proofs, wrong) = proofs::problems(repo, &view)?;
+    problems.extend(wrong);
+    if let Err(fault) = marks::read(repo) {
+        if fault.class() == Class::Unreachable {
+            return Err(fault.into());
+        }
+        problems.push(fault.chain());
+    }
+    let mut text = format!("acts {acts}, ledger records {ledger}, proofs {proofs}\n");
+    for problem in &problems {
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(text, "CHANGED: {problem}");
+    }
+    if problems.is_empty() {
+        text.push_str("nothing was changed\n");
+    }
+    let answer = Answer::data(
+        json!({"acts": acts, "ledger_records": ledger, "proof_records": proofs, "problems": problems}),
+        text,
+    );
+    Ok(match changed(&problems) {
+        None => answer,
+        Some(fault) => answer.worse(fault),
+    })
+}
+
+fn changed(problems: &[String]) -> Option<Fault> {
+    let first = problems.first()?;
+    Some(
+        Fault::new(codes::REPO_AUDIT, "trust the records of the repository")
+            .because(first.clone())
+            .hint("somebody changed or removed records: find out who can write to the storage; `rekindle verify` shows what else is wrong"),
+    )
+}
+
+/// Enters what a command did. A command that only read is not held up by a repository that cannot be
+/// written to; one that changed something is worse without its record.
+pub(super) fn record(
+    session: &Session,
+    operation: &str,
+    reads: bool,
+    (opened, from): (Option<Repo>, Option<&str>),
+    answer: Result<Answer, Faults>,
+) -> Result<Answer, Faults> {
+    let (exit_code, error, subjects) = match &answer {
+        Ok(answer) => (answer.exit_code(), answer.first_error(), subjects(answer.result())),
+        Err(Faults(faults)) => match faults.first() {
+            // Nothing was opened, so nothing was done.
+            Some(fault) if nothing_done(fault) => return answer,
+            Some(fault) => (fault.exit_code(), Some(fault.code().id.to_owned()), Vec::new()),
+            None => return answer,
+        },
+    };
+    let arguments: Vec<u8> =
+        std::env::args_os().flat_map(|word| [word.into_encoded_bytes(), vec![0]].concat()).collect();
+    let act = Act {
+        time: session.now(),
+        user: wire::user_name(),
+        host: wire::host_name(),
+        operation: operation.to_owned(),
+        subjects,
+        arguments: Id::of(&arguments).hex(),
+        exit_code,
+        error,
+    };
+    let repo = match opened {
+        Some(repo) => Ok(repo),
+        None => open(session, from),
+    };
+    let written = repo.and_then(|repo| audit::append(&repo, &act).map_err(Some));
+    match (written, answer) {
+        (Ok(_) | Err(None), answer) => answer,
+        (Err(Some(fault)), Ok(answer)) if !reads => Ok(answer.worse(fault.during("write the audit log"))),
+        (Err(Some(fault)), answer) => {
+            session.progress.problem("audit", &fault);
+            answer
+        }
+    }
+}
+
+/// The repository that a command works on. `Err(None)`: it cannot be said which.
+pub(super) fn open(session: &Session, from: Option<&str>) -> Result<Repo, Option<Fault>> {
+    let place = match from {
+        None => wire::place(session),
+        Some(url) => {
+            wire::password_given(session).and_then(|given| wire::bare_place(url, given.as_ref())).map_err(Faults::from)
+        }
+    };
+    let place = place.map_err(|Faults(faults)| faults.into_iter().next())?;
+    wire::open(session, &place).map_err(Some)
+}
+
+fn nothing_done(fault: &Fault) -> bool {
+    matches!(
+        fault.class(),
+        Class::Usage | Class::Config | Class::NoRepository | Class::WrongKey | Class::Unreachable | Class::Locked
+    )
+}
+
+/// Fields of an answer that say what it was about.
+fn subjects(result: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let mut found: Vec<String> = ["point", "key", "directory"].iter().filter_map(|name| text(&result[*name])).collect();
+    let list = |name: &str| result[name].as_array().cloned().unwrap_or_default();
+    found.extend(list("removed").iter().filter_map(text));
+    for (name, field) in [("items", "component"), ("copies", "copy"), ("components", "component")] {
+        found.extend(list(name).iter().filter_map(|one| text(&one[field])));
+    }
+    found
+}
