@@ -85,7 +85,7 @@ fn drilled(drill: &DrillResult, page: &mut String) {
             format!("{} ({})", escape(one.component.as_str()), one.kind),
             format!("<span class=\"{outcome}\">{outcome}</span>"),
             escape(one.engine.as_deref().unwrap_or("-")),
-            one.captured_at.to_string(),
+            one.recovered_to.unwrap_or(one.captured_at).to_string(),
             human::bytes(one.bytes),
             one.restore_ms.map_or_else(|| "-".to_owned(), human::millis),
             target(&one.rto, one.objective.rto_seconds),

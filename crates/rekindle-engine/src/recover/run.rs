@@ -358,7 +358,7 @@ impl<'a> Run<'a> {
         }
         Err(Fault::new(codes::RECOVER_CHECK, format!("check what was recovered of `{id}`"))
             .because(wrong.join("; "))
-            .hint("mend the cause, then run rekindle recover --resume; or choose another point with --restart"))
+            .hint("mend the cause, then run rekindle recover --resume; --no-checks leaves your own checks out; --restart chooses another point"))
     }
 
     /// What the user's own commands say; the first that does not say yes.

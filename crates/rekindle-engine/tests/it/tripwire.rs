@@ -1,11 +1,12 @@
-use rekindle_core::ComponentKind;
 use rekindle_core::manifest::{ComponentRecord, Manifest};
 use rekindle_core::mark::{Mark, MarkKind, Marks};
 use rekindle_core::note::Notes;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::tally::Tally;
 use rekindle_core::tripwire::Suspicion;
+use rekindle_core::{ComponentId, ComponentKind};
 use rekindle_engine::Tripwire;
+use rekindle_engine::recover::{Wish, choose, usable};
 use serde_json::json;
 
 fn record(rows: u64, method: &str) -> ComponentRecord {
@@ -72,4 +73,23 @@ fn a_change_stays_suspicious_until_it_is_accepted_and_is_normal_from_then_on() {
     assert!(odd(&tripwire, &record(0, "logical"), &points), "gone altogether");
     points.extend((20..24).map(|n| point(n, 100, false)));
     assert!(odd(&tripwire, &record(20, "logical"), &points));
+}
+
+/// The log behind a capture leads on to the next one: whoever replays it has to know that this is suspicious.
+#[test]
+fn a_capture_before_a_suspicious_one_is_known_as_such() {
+    let points = [point(1, 100, false), point(2, 0, true)];
+    let all: Vec<&RecoveryPoint> = points.iter().collect();
+    let (id, marks): (ComponentId, Marks) = ("database".parse().unwrap(), Marks::default());
+    let chosen = |wish: &Wish| {
+        let one = choose(wish, &all, std::slice::from_ref(&id), &marks).unwrap().remove(0);
+        let usable = usable(wish, &all, &id, &marks).into_iter().map(|point| point.id().clone()).collect::<Vec<_>>();
+        (one.point, one.before_suspicious, usable)
+    };
+    let [first, second] = points.each_ref().map(|point| point.id().clone());
+    assert_eq!(chosen(&Wish::default()), (first.clone(), true, vec![first.clone()]));
+    let wish = Wish { allow_suspicious: true, ..Wish::default() };
+    assert_eq!(chosen(&wish), (second.clone(), false, vec![first, second.clone()]));
+    let wish = Wish { point: Some(second.clone()), ..Wish::default() };
+    assert_eq!(chosen(&wish), (second.clone(), false, vec![second]));
 }

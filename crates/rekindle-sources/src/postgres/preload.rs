@@ -13,7 +13,7 @@ const FILES: [&str; 2] = ["postgresql.conf", "postgresql.auto.conf"];
 /// elsewhere).
 pub(super) fn in_directory(data: &Path) -> String {
     let texts = FILES.iter().filter_map(|name| fs::read_to_string(data.join(name)).ok());
-    texts.filter_map(|text| text.lines().rev().find_map(value)).last().unwrap_or_default()
+    texts.filter_map(|text| text.lines().rev().find_map(value)).next_back().unwrap_or_default()
 }
 
 /// The value, when a line of a configuration file sets it.

@@ -19,13 +19,23 @@ const READY_MAX: Duration = Duration::from_mins(1);
 /// Longest run of one check.
 const CHECK_MAX: Duration = Duration::from_mins(30);
 
+/// What the command line says about the work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Workers of restore programs.
+    pub(super) jobs: usize,
+    pub(super) at_once: Option<usize>,
+    /// Whether the user's own checks are asked.
+    pub(super) checks: bool,
+}
+
 /// The crew of a plan. `recoveries` are the ways of its base backups.
 pub(super) fn crew(
     config: &Config,
     plan: &RecoveryPlan,
     repo: &Arc<Repo>,
     mut recoveries: BTreeMap<ComponentId, Recovery>,
-    (jobs, at_once): (usize, Option<usize>),
+    how: How,
 ) -> Result<Crew> {
     let mut actors = BTreeMap::new();
     for choice in &plan.choices {
@@ -35,11 +45,11 @@ pub(super) fn crew(
             return Err(Fault::new(codes::RECOVER_CONFIG, what)
                 .hint("use the configuration in the repository with --from URL, or leave it out with --only"));
         };
-        let wishes = Wishes { checks: true, ..Wishes::default() };
+        let wishes = Wishes { checks: how.checks, ..Wishes::default() };
         let actor = Actor {
             component: components::of_config(configured, &config.stack.name, &[], &wishes)?,
             commands: commands(&configured.recover),
-            checks: checks(configured),
+            checks: if how.checks { checks(configured) } else { Checks::default() },
             recovery: recoveries.remove(&choice.component),
             rto_seconds: configured.objective.rto_seconds,
         };
@@ -52,8 +62,9 @@ pub(super) fn crew(
         actors,
         stack: commands(&config.recover),
         services: wire::containers::services(config, &ids, true)?,
-        jobs,
-        at_once: at_once
+        jobs: how.jobs,
+        at_once: how
+            .at_once
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
             .min(AT_ONCE_MAX),
     })

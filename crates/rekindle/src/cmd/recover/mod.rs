@@ -28,6 +28,7 @@ use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::{group, wire};
 use configuration::Source;
+use crew::How;
 use needs::Need;
 use replays::World;
 
@@ -91,6 +92,9 @@ pub(crate) struct Recover {
     /// Components that are restored at the same time; 1: one after the other [default: the number of cores, at most 4]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4))]
     at_once: Option<usize>,
+    /// Leave the `checks` of the components out: one about the age of rows says no to an old state
+    #[arg(long)]
+    no_checks: bool,
 }
 
 /// What planning gives.
@@ -141,7 +145,7 @@ impl Recover {
             return Ok(Answer::data(answer(&needs), plan_text).worse(fault));
         }
         let ways = prepared.recoveries.clone();
-        let crew = crew::crew(&prepared.config, &prepared.plan, &prepared.repo, ways, (self.jobs, self.at_once))?;
+        let crew = crew::crew(&prepared.config, &prepared.plan, &prepared.repo, ways, self.how())?;
         let (context, _scratch) = session.context()?;
         let standing = self.look(session, &prepared, &crew, &mut needs, &context)?;
         let plan_text = view::plan(&prepared, &needs);
@@ -206,12 +210,16 @@ impl Recover {
         let _alone = wire::alone::alone(&config)?;
         let (context, _scratch) = session.context()?;
         let ways = replays::again(&read.plan, &repo, &context)?;
-        let crew = crew::crew(&config, &read.plan, &repo, ways, (self.jobs, self.at_once))?;
+        let crew = crew::crew(&config, &read.plan, &repo, ways, self.how())?;
         let progress = Progress::of(&read.plan, &read.entries);
         view::tell(session, &view::resumed(&read.plan, &read.entries));
         let mut journal = state::open(&read)?;
         let report = session.runtime.block_on(recover(&read.plan, progress, &crew, &mut journal, &context))?;
         Ok(finish(&report, &source))
+    }
+
+    fn how(&self) -> How {
+        How { jobs: self.jobs, at_once: self.at_once, checks: !self.no_checks }
     }
 
     /// Never the one of a configuration in the repository: it must be found without it.

@@ -293,6 +293,52 @@ fn what_does_not_start_is_told_and_goes_on_later() {
 }
 
 #[test]
+fn users_checks_of_a_dump_and_of_files_are_asked_and_can_be_left_out() {
+    let mut stack = Stack::new();
+    stack.quicken();
+    with_state(&mut stack);
+    let data = stack.path("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("a"), "saved").unwrap();
+    let path = data.display().to_string();
+    stack.add(&format!(
+        "[component.files]\nkind = \"files\"\npaths = [\"{path}\"]\n\
+         checks = [[\"sh\", \"-c\", 'test -s \"$REKINDLE_PLACE{path}/a\"']]"
+    ));
+    let postgres = Postgres::start(PostgresOptions::default());
+    postgres.psql("postgres", "CREATE DATABASE shop");
+    postgres.psql("shop", "CREATE TABLE orders AS SELECT now() - interval '3 days' AS at");
+    stack.place.write("pg-password", &format!("{}\n", postgres.password()));
+    let database = |check: &str| {
+        format!(
+            "[component.database]\nkind = \"postgres\"\npassword = \"file:pg-password\"\n\
+             url = \"postgres://postgres@127.0.0.1:{}/shop\"\nchecks = [\"{check}\"]",
+            postgres.port()
+        )
+    };
+    stack.add(&database("SELECT count(*) = 1 FROM orders"));
+    stack.complete();
+    fs::remove_dir_all(&data).unwrap();
+    postgres.psql("postgres", "DROP DATABASE shop");
+    let answer = stack.place.json(0, &["recover"]);
+    assert_eq!(states(&answer), ["database recovered", "files recovered"]);
+    for (number, says) in [(0, "check `SELECT count(*) = 1 FROM orders` says yes"), (1, "/a\"` says yes")] {
+        let findings = &answer["result"]["components"][number]["findings"];
+        let said = findings.as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains(says));
+        assert!(said, "{says}: {findings}");
+    }
+    // A check about the age of rows, and an old state that is wanted all the same.
+    stack.set(&database("SELECT max(at) > now() - interval '1 day' FROM orders"));
+    let only = ["recover", "--replace", "--only", "database"];
+    let refused = stack.place.json(4, &only);
+    assert_eq!(states(&refused), ["database rolled-back"], "{refused}");
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("--no-checks"), "{refused}");
+    let answer = stack.place.json(0, &["recover", "--resume", "--no-checks"]);
+    assert_eq!(states(&answer), ["database recovered"]);
+    assert_eq!(postgres.psql("shop", "SELECT count(*) FROM orders"), "1");
+}
+
+#[test]
 fn a_bare_machine_needs_only_the_program_the_url_and_the_key() {
     let mut stack = Stack::new();
     let data = stack.files("data");
