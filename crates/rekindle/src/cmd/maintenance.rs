@@ -194,6 +194,7 @@ impl Work<'_> {
         })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "every task is run the same way")]
     fn room(&self) -> Result<Done> {
         let task = "monitor available disk space";
         let urls = std::iter::once(&self.config.repository.url)
