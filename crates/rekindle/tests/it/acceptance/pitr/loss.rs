@@ -55,9 +55,8 @@ fn one_loss(major: u32, load_ms: u32, with_receiver: bool) -> (i128, i64) {
     } else {
         Some(receiver)
     };
+    let killed = jiff::Timestamp::now();
     server.kill9();
-    // Everything is dead by now, so nothing is counted as younger than it was.
-    let died = jiff::Timestamp::now();
     fs::remove_dir_all(server.data_dir()).unwrap();
     drop(load);
     if let Some(receiver) = survivor {
@@ -70,7 +69,9 @@ fn one_loss(major: u32, load_ms: u32, with_receiver: bool) -> (i128, i64) {
     assert_eq!(last, count, "one client, one sequence: no row in the middle is missing");
     let last: i64 = last.parse().unwrap();
     let committed = committed(&acknowledged);
-    let newest = committed.iter().map(|(n, _)| *n).max().unwrap();
+    let (newest, newest_at) = *committed.iter().max().unwrap();
+    // Sessions may have gone on for a moment after the signal was sent.
+    let died = killed.max(newest_at);
     let first_lost = committed.iter().filter(|(n, _)| *n > last).map(|(_, at)| *at).min();
     (first_lost.map_or(0, |at| died.duration_since(at).as_millis()), newest - last.min(newest))
 }
