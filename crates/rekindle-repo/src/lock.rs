@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -48,6 +48,8 @@ pub struct Lock {
     held: Arc<Held>,
     stop: Sender<()>,
     refresher: Option<JoinHandle<Result<()>>>,
+    /// When the lock object was written.
+    written: Instant,
 }
 
 impl std::fmt::Debug for Lock {
@@ -59,33 +61,35 @@ impl std::fmt::Debug for Lock {
 impl Lock {
     /// Takes the lock, or says who holds it (`REPO_LOCKED`). Removes stale locks. Blocking.
     pub fn acquire(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
-        Self::acquire_while(repo, clock, kind, || ()).map(|(lock, ())| lock)
-    }
-
-    /// Takes the lock and does `work` in the pause between writing the lock object and looking
-    /// again. What the work reads is as fresh as if it came afterwards: whoever holds an exclusive
-    /// lock meanwhile makes this an error.
-    pub(crate) fn acquire_while<T>(
-        repo: &Repo,
-        clock: &Arc<dyn Clock>,
-        kind: LockKind,
-        work: impl FnOnce() -> T,
-    ) -> Result<(Self, T)> {
-        refuse_conflicts(repo, &**clock, kind, None)?;
-        let current = write(repo, &**clock, kind)?;
-        let mut lock =
-            Self::guard(Held { repo: repo.clone(), clock: Arc::clone(clock), kind, current: Mutex::new(current) })?;
-        let written = std::time::Instant::now();
-        let done = work();
-        std::thread::sleep(SETTLE.saturating_sub(written.elapsed()));
-        if let Err(fault) = refuse_conflicts(repo, &**clock, kind, Some(current.0)) {
+        let mut lock = Self::take(repo, clock, kind)?;
+        if let Err(fault) = lock.settle() {
             lock.stop_and_join()?;
             return Err(fault);
         }
-        Ok((lock, done))
+        Ok(lock)
+    }
+
+    /// Writes the lock object. The lock holds once [`Lock::settle`] has looked again; what is read until
+    /// then is as fresh as if it came afterwards: whoever holds an exclusive lock meanwhile makes that an
+    /// error. Nothing may be written until then.
+    pub(crate) fn take(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
+        refuse_conflicts(repo, &**clock, kind, None)?;
+        let current = write(repo, &**clock, kind)?;
+        Self::guard(Held { repo: repo.clone(), clock: Arc::clone(clock), kind, current: Mutex::new(current) })
+    }
+
+    /// Waits for the rest of the pause after writing the lock object, then looks again. An error means
+    /// that the lock is not ours.
+    pub(crate) fn settle(&self) -> Result<()> {
+        std::thread::sleep(SETTLE.saturating_sub(self.written.elapsed()));
+        let Held { repo, clock, kind, .. } = &*self.held;
+        // Held while looking: a refresh must not change which one is our own.
+        let current = self.held.current();
+        refuse_conflicts(repo, &**clock, *kind, Some(current.0))
     }
 
     fn guard(held: Held) -> Result<Self> {
+        let written = Instant::now();
         let held = Arc::new(held);
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let refreshed = Arc::clone(&held);
@@ -93,7 +97,7 @@ impl Lock {
             .name("repository-lock".to_owned())
             .spawn(move || keep_fresh(&refreshed, &stopped));
         match refresher {
-            Ok(refresher) => Ok(Self { held, stop, refresher: Some(refresher) }),
+            Ok(refresher) => Ok(Self { held, stop, refresher: Some(refresher), written }),
             Err(error) => {
                 remove(&held.repo, &held.current().0)?;
                 Err(Fault::new(codes::RUN_BUG, "start the thread that keeps the lock").because(error))

@@ -82,6 +82,8 @@ pub struct Session {
     shared: Arc<Shared>,
     workers: Workers,
     lock: Mutex<Option<Lock>>,
+    /// Whether the lock is known to be ours; sources begin while that is found out.
+    settled: Mutex<bool>,
     context: RunContext,
     summary: Mutex<Summary>,
 }
@@ -93,17 +95,18 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Takes the lock, loads the index, starts the threads. Blocking.
+    /// Takes the lock, loads the index, starts the threads. Blocking. Somebody who takes an exclusive lock at the
+    /// same moment shows with the first `store`.
     pub fn begin(repo: &Repo, context: &RunContext) -> Result<Self> {
         context.cancel.check()?;
         context.monitor.phase("repository", "lock and load the index");
-        let load = || Known::load(repo, &*context.monitor);
-        let (lock, known) = Lock::acquire_while(repo, &context.clock, LockKind::Shared, load)?;
-        match known.and_then(|known| Self::start(repo, known, context)) {
+        let lock = Lock::take(repo, &context.clock, LockKind::Shared)?;
+        match Known::load(repo, &*context.monitor).and_then(|known| Self::start(repo, known, context)) {
             Ok((shared, workers)) => Ok(Self {
                 shared,
                 workers,
                 lock: Mutex::new(Some(lock)),
+                settled: Mutex::new(false),
                 context: context.clone(),
                 summary: Mutex::default(),
             }),
@@ -160,6 +163,19 @@ impl Session {
         summary.tree_blobs += load(&run.counts.tree_blobs);
     }
 
+    /// Waits until the lock is known to be ours: before that, nothing is written.
+    fn settle(&self) -> Result<()> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*settled {
+            match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(lock) => lock.settle()?,
+                None => return Err(Fault::new(codes::RUN_BUG, "store: the session is over")),
+            }
+            *settled = true;
+        }
+        Ok(())
+    }
+
     /// Ends every thread and lets the lock go.
     fn wind_up(&self) -> Result<()> {
         self.workers.stop();
@@ -181,6 +197,7 @@ impl WriteSession for Session {
         reuse: Reuse,
         shape: StoreShape,
     ) -> Result<StoredPart> {
+        self.settle()?;
         let (run, reports) = self.run_of(component, shape.chunk_bytes);
         let queue = self.workers.queue().ok_or_else(|| Fault::new(codes::RUN_BUG, "store: the session is over"))?;
         let earlier = match &reuse {
@@ -209,7 +226,7 @@ impl WriteSession for Session {
     }
 
     fn commit(&self, draft: Draft) -> Result<RecoveryPoint> {
-        let result = self.write_point(draft);
+        let result = self.settle().and_then(|()| self.write_point(draft));
         if result.is_err() {
             self.abandon();
         } else if let Err(fault) = self.wind_up() {

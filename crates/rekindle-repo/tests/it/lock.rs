@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rekindle_core::codes;
-use rekindle_core::port::Clock;
+use rekindle_core::port::{Clock, Reuse, WriteSession};
 use rekindle_repo::format::lock::LockFile;
 use rekindle_repo::format::{names, unpacked};
 use rekindle_repo::lock::{Lock, LockKind};
-use rekindle_repo::{Repo, RepoOptions};
+use rekindle_repo::{Repo, RepoOptions, Session};
 use rekindle_store::faulty::{Action, Faulty, Op};
 use rekindle_store::{Key as ObjectKey, Memory, PutMode};
 
-use crate::write_support::Bench;
+use crate::write_support::{Act, Bench, context, store, stream};
 
 /// A clock that is so many minutes ahead of the machine's.
 #[derive(Default)]
@@ -173,4 +173,21 @@ fn a_lock_that_cannot_be_refreshed_is_not_relied_on() {
     assert!(fault.is(codes::REPO_LOST_LOCK) && fault.hint_text().is_some(), "{fault:?}");
     faulty.clear();
     lock.release().unwrap();
+}
+
+#[test]
+fn who_takes_the_repository_at_the_same_moment_keeps_a_session_from_storing() {
+    let bench = Bench::memory();
+    let repo = bench.open();
+    let context = context();
+    let session = Session::begin(&repo, &context).unwrap();
+    put(&repo, "elsewhere", 1, 0, true);
+    let entries = || vec![stream("s", vec![1], Act::Good)];
+    for _ in 0..2 {
+        let fault = store(&session, "files", entries(), Reuse::Nothing).unwrap_err();
+        assert!(fault.is(codes::REPO_LOCKED), "{fault:?}");
+    }
+    session.abandon();
+    assert!(bench.keys("data/").is_empty() && bench.keys("index/").is_empty());
+    assert_eq!(bench.keys("locks/").len(), 1, "the other one");
 }

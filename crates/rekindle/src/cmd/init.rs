@@ -64,7 +64,7 @@ impl Init {
         let options = StoreOptions { create_root: true, ..StoreOptions::new(url)? };
         let password = password(session, &directory)?;
         draft.password = password.reference.to_config();
-        let existed = create(session, &options, &password.reference.resolve()?)?;
+        let existed = create(session, &options, &password.reference.resolve()?, &RepoOptions::default())?;
         write_new(&file, &draft.to_toml())?;
         Ok(answer(&file, url, &password, &draft, existed))
     }
@@ -78,7 +78,7 @@ impl Init {
         }
         let mut place = wire::place(session)?;
         place.options.create_root = true;
-        let existed = create(session, &place.options, &place.password)?;
+        let existed = create(session, &place.options, &place.password, &place.repo)?;
         let url = place.options.url.to_string();
         let state = if existed { "was there already, and this password opens it" } else { "created" };
         let text = format!(
@@ -153,16 +153,16 @@ fn password(session: &Session, directory: &Path) -> Result<Password> {
 }
 
 /// Creates the repository; one that is there and opens with this password is taken as it is.
-fn create(session: &Session, options: &StoreOptions, password: &Secret<String>) -> Result<bool> {
+fn create(session: &Session, options: &StoreOptions, password: &Secret<String>, repo: &RepoOptions) -> Result<bool> {
     let store = rekindle_store::open(options)?;
     let handle = session.runtime.handle().clone();
     let label = KeyLabel { host: wire::host_name(), user: wire::user_name(), created: session.now() };
-    let made = admin::init(store.clone(), handle.clone(), password, &label, RepoOptions::default());
+    let made = admin::init(store.clone(), handle.clone(), password, &label, repo.clone());
     match made {
         Ok(_) => Ok(false),
         Err(fault) if fault.is(codes::REPO_EXISTS) => {
             // Whatever keeps it from opening, the first error says what matters.
-            Repo::open(store, handle, password, RepoOptions::default()).map(|_| true).map_err(|_| fault)
+            Repo::open(store, handle, password, repo.clone()).map(|_| true).map_err(|_| fault)
         }
         Err(fault) => Err(fault),
     }
