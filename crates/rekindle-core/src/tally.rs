@@ -117,7 +117,9 @@ mod tests {
         assert_ne!(tally(&[a]), tally(&[("a", Counted::Unchanged { bytes: 3 })]));
         let pieces = |pieces: &[(u64, &[u8])]| {
             let mut counted = Pieces::default();
-            pieces.iter().for_each(|(at, piece)| counted.add(*at, piece));
+            for (at, piece) in pieces {
+                counted.add(*at, piece);
+            }
             tally(&[("a", counted.of(9))])
         };
         let (two, moved, joined) =

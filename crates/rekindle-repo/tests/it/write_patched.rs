@@ -141,7 +141,9 @@ fn contents() -> (Vec<u8>, Vec<u8>, Vec<Range<u64>>) {
     let before = noise(10 * CHUNK + CHUNK / 2, 1);
     let mut now = before.clone();
     let changed = [2 * CHUNK + 5, 7 * CHUNK];
-    changed.iter().for_each(|at| now[*at] ^= 1);
+    for at in changed {
+        now[at] ^= 1;
+    }
     now.extend(noise(4 * CHUNK, 2));
     (before, now, changed.iter().map(|at| *at as u64..*at as u64 + 1).collect())
 }

@@ -263,13 +263,10 @@ impl PatchSource for Patch {
     }
 
     fn read(&mut self, at: u64, chunk: &mut [u8]) -> Result<(), ReadFault> {
-        let earlier = match &mut self.progress.earlier {
-            Some(open) => open,
-            None => {
-                let open = self.before.part.open_parts(&self.path, &self.parts())?;
-                self.progress.earlier.insert(open)
-            }
-        };
+        if self.progress.earlier.is_none() {
+            self.progress.earlier = Some(self.before.part.open_parts(&self.path, &self.parts())?);
+        }
+        let earlier = self.progress.earlier.as_mut().ok_or_else(|| wrong("it was not opened"))?;
         let there = usize::try_from(self.listed.size.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
         let (over, more) = chunk.split_at_mut(there);
         read_exact(&mut **earlier, over)?;
