@@ -1,6 +1,7 @@
 //! Whole jobs on real servers through the real program, and everything that must not look like
 //! success.
 
+mod access;
 mod container_stack;
 mod containers;
 mod containers_monitoring;

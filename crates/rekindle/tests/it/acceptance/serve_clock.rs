@@ -139,7 +139,7 @@ fn month() -> (Stack, PathBuf) {
 
 /// October 2026 with two backups a day, a week of failures and a host that was off for three days.
 #[test]
-fn a_month_of_real_runs_keeps_what_retention_says() {
+fn seed_retention_a_month_of_real_runs_keeps_what_the_policy_says() {
     let (stack, data) = month();
     let start: Timestamp = "2026-10-01T02:00:00Z".parse().unwrap();
     for half in 0..62_i64 {
