@@ -32,7 +32,7 @@ fn seed_kubernetes_manifests_fit_their_schemas() {
     let there: BTreeSet<String> = fs::read_dir(directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".yaml") && name != "kustomization.yaml")
+        .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "yaml") && name != "kustomization.yaml")
         .collect();
     assert_eq!(named, there);
     for name in &named {
