@@ -97,7 +97,7 @@ make_sbom() {
     made=$(find crates -name rekindle-sbom.json -path '*crates/rekindle/*')
     # The place of the checkout is of no interest to others, and differs between machines.
     sed "s#path+file://$ROOT#path+file:///rekindle#g" "$made" >"$DIST/rekindle-$VERSION.cdx.json"
-    find crates -name rekindle-sbom.json -delete
+    find crates xtask -name rekindle-sbom.json -delete
 }
 
 # A Debian that has never seen this program.
