@@ -34,8 +34,7 @@ fn seed_access_control_only_the_owner_reads_repository_state_keys_and_configurat
     stack.place.ends(0, &["backup"]);
     stack.place.ends(0, &["verify", "--read-data"]);
     stack.place.ends(0, &["drill", "--all"]);
-    stack.place.ends(0, &["forget", "--dry-run"]);
-    for name in ["repo", "state", "made.toml"] {
+    for name in ["repo", "state/rekindle", "made.toml"] {
         assert_eq!(open_to_others(&stack.path(name)), [] as [PathBuf; 0], "{name}");
     }
     // A configuration names programs to run: nobody else may write it.
