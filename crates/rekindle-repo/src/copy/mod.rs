@@ -180,6 +180,9 @@ impl Work<'_> {
             }
             lock.check()?;
             let Some(snapshot) = standing.snapshots.iter().find(|one| one.id.hex() == point.id().as_str()) else {
+                // Cannot be, since the points were made of these; a point that is left out must never be silent.
+                let fault = Fault::new(codes::RUN_BUG, format!("find the snapshot of point {}", point.id().short()));
+                report.failed.push(FailedPoint::new(point.id(), fault, Vec::new()));
                 continue;
             };
             match self.take(&reader, &mut far, snapshot, &settled, &mut report) {
