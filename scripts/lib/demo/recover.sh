@@ -60,6 +60,12 @@ change_stack() {
     say "1000 rows are in no backup, only in the log; a later point holds what came after $MOMENT"
 }
 
+# The base backup and the log behind it, replayed to its end in a sandbox beside the running server.
+drill_cluster() {
+    rekindle drill cluster
+    [ -z "$(ls -A "$WORK/sandboxes")" ] || die "the drill left something behind"
+}
+
 # Nothing is left but the repository, its key, and the secrets of the servers.
 destroy_all() {
     stop_receiver

@@ -92,6 +92,8 @@ struct LogEnd {
     component: ComponentId,
     /// The newest commit that comes back; none when there is no base backup with a log.
     to: Option<jiff::Timestamp>,
+    /// Whether there is a base backup, which comes back by itself.
+    has_base: bool,
     why: String,
 }
 
@@ -103,6 +105,10 @@ impl LogEnd {
                 let (at, age) = (human::time(to), human::seconds(age));
                 format!("{}: can be recovered to {at}, {age} ago; then {}", self.component, self.why)
             }
+            None if self.has_base => format!(
+                "{}: its newest base backup comes back to its own end; no later commit is in the log: {}",
+                self.component, self.why
+            ),
             None => format!("{}: no moment can be recovered: {}", self.component, self.why),
         }
     }
@@ -128,8 +134,9 @@ fn logs(
         let reachable = Recoverable::gather(&points, &one.id, &archive)?.reachable(&context)?;
         let newest = reachable.into_iter().last();
         let to = newest.as_ref().and_then(|window| window.to);
+        let has_base = newest.is_some();
         let why = newest.map_or_else(|| "there is no base backup yet".to_owned(), |window| window.end_text);
-        ends.push(LogEnd { component: one.id.clone(), to, why });
+        ends.push(LogEnd { component: one.id.clone(), to, has_base, why });
     }
     Ok(ends)
 }
