@@ -106,8 +106,8 @@ impl LogEnd {
                 format!("{}: can be recovered to {at}, {age} ago; then {}", self.component, self.why)
             }
             None if self.has_base => format!(
-                "{}: its newest base backup comes back to its own end; no later commit is in the log: {}",
-                self.component, self.why
+                "{}: its newest base backup comes back to its own end; no later commit is in the log yet",
+                self.component
             ),
             None => format!("{}: no moment can be recovered: {}", self.component, self.why),
         }
