@@ -52,6 +52,12 @@ impl Fleet {
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let What::Status(status) = &self.what;
         let fleet = load_fleet(&status.file)?;
+        if fleet.members.is_empty() {
+            return Err(Fault::new(codes::CLI_USAGE, format!("look at the fleet of {}", status.file.display()))
+                .because("it names no repository, so nothing could be late")
+                .hint("add `[member.NAME]` and `[member.NAME.repository]` for each")
+                .into());
+        }
         let now = session.now();
         let seen = look_at_all(session.runtime.handle(), &fleet.members, now);
         Ok(answer(&fleet.members, &seen))

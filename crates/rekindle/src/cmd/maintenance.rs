@@ -135,8 +135,12 @@ impl Work<'_> {
             .stderr(Stdio::null())
             .output()
             .map_err(failed)?;
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        let code = output.status.code().unwrap_or(-1);
+        let ended = output.status.code().unwrap_or(-1);
+        // Without its answer nothing is known, whatever code it ended with.
+        let (answer, code) = match serde_json::from_slice::<Value>(&output.stdout) {
+            Ok(answer) => (answer, ended),
+            Err(_) => (Value::Null, if ended == 0 { -1 } else { ended }),
+        };
         let error = answer["error"]["message"].as_str().map_or_else(
             || if code == 0 { String::new() } else { format!("it ended with {code} and said nothing") },
             str::to_owned,
