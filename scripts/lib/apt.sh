@@ -29,6 +29,7 @@ leave_services_off() {
             postgresql-15) quietly as_root systemctl disable --now postgresql.service || true ;;
             redis-server) quietly as_root systemctl disable --now redis-server.service || true ;;
             prometheus) quietly as_root systemctl disable --now prometheus.service || true ;;
+            ceph-mon) quietly as_root systemctl disable --now ceph.target ceph-crash.service || true ;;
         esac
     done
 }

@@ -118,13 +118,10 @@ async fn open_session(
 ) -> Result<(Arc<dyn WriteSession>, Vec<RecoveryPoint>, BTreeMap<ComponentId, Previous>)> {
     context.monitor.phase("repository", "open");
     let (stack, host, read_all) = (plan.stack.clone(), plan.host.clone(), options.read_all);
-    let wants_points = options.tripwire.is_some();
     let context = context.clone();
     blocking(move || {
         let session = repository.begin(&context)?;
-        if read_all && !wants_points {
-            return Ok((session, Vec::new(), BTreeMap::new()));
-        }
+        // Read even when nothing is reused: they say whose repository this is.
         let points = repository.points().inspect_err(|_| session.abandon())?;
         alone_or_safe(&points, repository.as_ref(), &host).inspect_err(|_| session.abandon())?;
         let previous = if read_all { BTreeMap::new() } else { reusable(&points, &repository, &stack, &host) };

@@ -3,9 +3,10 @@
 //! Every server has its own temporary directory and free loopback ports, and is gone with all
 //! its files when its value is dropped, also when the test panics; a watchdog sees to it when
 //! the test process is killed. A server that is not installed fails the test
-//! (`scripts/setup --tests` installs all of them).
+//! (`scripts/setup --tests` installs them; `scripts/setup --clusters` Ceph and Garage).
 
 pub mod azure;
+pub mod ceph;
 pub mod fixtures;
 pub mod gcs;
 pub mod grafana;
@@ -22,13 +23,14 @@ pub mod receiver;
 pub mod redis;
 pub mod resp;
 pub mod s3;
-mod s3_request;
+pub mod s3_request;
 pub mod smtp;
 pub mod tls;
 pub mod tools;
 pub mod wal_log;
 
 pub use azure::Azurite;
+pub use ceph::Ceph;
 pub use gcs::FakeGcs;
 pub use http_proxy::{Answer, HttpProxy};
 pub use instance_role::InstanceRole;
@@ -40,5 +42,6 @@ pub use receiver::{Reply, WebReceiver};
 pub use redis::{Redis, RedisOptions, RedisProgram};
 pub use resp::Value;
 pub use s3::{S3, S3Key, S3Options};
+pub use s3_request::S3Door;
 pub use smtp::{SmtpReceiver, SmtpTls};
 pub use wal_log::MemoryLog;

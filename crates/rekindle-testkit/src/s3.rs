@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::http;
 use crate::port::Port;
 use crate::process::{Server, Signal, Traces, run, temp_dir};
+use crate::s3_request::S3Door;
 use crate::tls::Certificate;
 use crate::tools;
 
@@ -105,6 +106,11 @@ impl S3 {
     /// The secret access key that tests use.
     pub fn secret_key(&self) -> String {
         self.key().secret
+    }
+
+    /// Where it answers without TLS, for requests of the tests' own.
+    pub fn door(&self) -> S3Door {
+        S3Door { port: self.ports.s3.number(), region: self.region(), owner: self.admin_key() }
     }
 
     /// The key that may do everything.

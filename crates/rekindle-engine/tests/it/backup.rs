@@ -172,16 +172,20 @@ async fn two_hosts_do_not_share_what_one_could_write_over() {
     let repository = FakeRepository { unfit_to_share: true, ..FakeRepository::default() };
     run(&repository, [Fail::Never; 3]).await.unwrap();
     run(&repository, [Fail::Never; 3]).await.unwrap();
-    let of = |host: &str, repository: &FakeRepository| {
+    let of = |host: &str, repository: &FakeRepository, read_all: bool| {
         let components = planned(repository, [Fail::Never; 3], &HookSet::default());
         let plan = BackupPlan::new("shop".into(), host.into(), HookSet::default(), components, &[]).unwrap();
         let runner = Arc::new(FakeHooks(repository.log.clone()));
         let repository: Arc<FakeRepository> = Arc::new(repository.clone());
-        async move { backup(plan, repository, runner, &BackupOptions::default(), &context()).await }
+        let options = BackupOptions { read_all, ..BackupOptions::default() };
+        async move { backup(plan, repository, runner, &options, &context()).await }
     };
-    let fault = of("other", &repository).await.unwrap_err();
-    assert!(fault.is(codes::REPO_UNFIT_STORE) && fault.hint_text().is_some_and(|hint| hint.contains("`host`")));
+    // Whether earlier points are of use or not.
+    for read_all in [false, true] {
+        let fault = of("other", &repository, read_all).await.unwrap_err();
+        assert!(fault.is(codes::REPO_UNFIT_STORE) && fault.hint_text().is_some_and(|hint| hint.contains("`host`")));
+    }
     assert_eq!(repository.points.lock().unwrap().len(), 2);
     let fit = FakeRepository { unfit_to_share: false, ..repository };
-    of("other", &fit).await.unwrap();
+    of("other", &fit, false).await.unwrap();
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot prepare its test has to fail it")]
 
 mod azure;
+mod clusters;
 mod gcs;
 mod local;
 mod local_fsync;

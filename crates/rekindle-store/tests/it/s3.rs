@@ -25,6 +25,15 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract_in_a_bucket_with_versions() {
+    let server = S3::start(S3Options::default());
+    server.door().make_locked_bucket("locked");
+    let mut options = StoreOptions::new(&format!("s3://locked/x?endpoint={}", server.endpoint())).unwrap();
+    options.credentials = s3_credentials(&server.access_key(), &server.secret_key());
+    contract::run(&*open(&options).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keeps_the_contract_over_tls_and_trusts_only_the_given_authority() {
     let server = S3::start(S3Options { tls: true, ..S3Options::default() });
     contract::run(&*s3_store(&server)).await;

@@ -13,7 +13,7 @@ use rekindle_config::{Draft, DraftComponent, SecretRef};
 use rekindle_core::{Fault, Result, Secret, codes};
 use rekindle_repo::admin::{self, KeyLabel};
 use rekindle_repo::{Repo, RepoOptions};
-use rekindle_store::StoreOptions;
+use rekindle_store::{StoreOptions, Support};
 use serde_json::json;
 
 use crate::output::Answer;
@@ -64,9 +64,9 @@ impl Init {
         let options = StoreOptions { create_root: true, ..StoreOptions::new(url)? };
         let password = password(session, &directory)?;
         draft.password = password.reference.to_config();
-        let existed = create(session, &options, &password.reference.resolve()?, &RepoOptions::default())?;
+        let made = create(session, &options, &password.reference.resolve()?, &RepoOptions::default())?;
         write_new(&file, &draft.to_toml())?;
-        Ok(answer(&file, url, &password, &draft, existed))
+        Ok(answer(&file, url, &password, &draft, &made))
     }
 
     /// The configuration is written already: only its repository is missing.
@@ -78,14 +78,21 @@ impl Init {
         }
         let mut place = wire::place(session)?;
         place.options.create_root = true;
-        let existed = create(session, &place.options, &place.password, &place.repo)?;
+        let made = create(session, &place.options, &place.password, &place.repo)?;
         let url = place.options.url.to_string();
-        let state = if existed { "was there already, and this password opens it" } else { "created" };
+        let state = made.state();
         let text = format!(
-            "configuration  {} (was there already)\nrepository     {url} ({state})\n\nWithout its password nothing can be restored. Keep a copy of it off this host.\n",
-            file.display()
+            "configuration  {} (was there already)\nrepository     {url} ({state})\n\nWithout its password nothing can be restored. Keep a copy of it off this host.\n{}",
+            file.display(),
+            made.warning()
         );
-        let result = json!({ "config": file, "repository": url, "repository_existed": existed, "password_file": null });
+        let result = json!({
+            "config": file,
+            "repository": url,
+            "repository_existed": made.existed,
+            "put_if_absent": made.put_if_absent,
+            "password_file": null,
+        });
         Ok(Answer::words(result, text))
     }
 
@@ -152,17 +159,42 @@ fn password(session: &Session, directory: &Path) -> Result<Password> {
     Ok(Password { reference: SecretRef::file(&file), written: Some(file) })
 }
 
+/// What became of the repository.
+struct Made {
+    /// It was there, and the password opens it.
+    existed: bool,
+    /// Whether the storage keeps put-if-absent; `None`: nothing was tried, because nothing was made.
+    put_if_absent: Option<bool>,
+}
+
+impl Made {
+    fn state(&self) -> &'static str {
+        if self.existed { "was there already, and this password opens it" } else { "created" }
+    }
+
+    fn warning(&self) -> &'static str {
+        if self.put_if_absent == Some(false) { NO_CONDITION } else { "" }
+    }
+}
+
+const NO_CONDITION: &str = "\nThis storage accepts conditional writes and does not keep them (no put-if-absent): a second writer could write\nover an object. Let only one host write to this repository; a backup of a second one is refused.\n";
+
 /// Creates the repository; one that is there and opens with this password is taken as it is.
-fn create(session: &Session, options: &StoreOptions, password: &Secret<String>, repo: &RepoOptions) -> Result<bool> {
+fn create(session: &Session, options: &StoreOptions, password: &Secret<String>, repo: &RepoOptions) -> Result<Made> {
     let store = rekindle_store::open(options)?;
     let handle = session.runtime.handle().clone();
     let label = KeyLabel { host: wire::host_name(), user: wire::user_name(), created: session.now() };
     let made = admin::init(store.clone(), handle.clone(), password, &label, repo.clone());
     match made {
-        Ok(_) => Ok(false),
+        Ok(_) => {
+            let found = store.capabilities().put_if_absent;
+            let put_if_absent = (found != Support::Unknown).then_some(found == Support::Kept);
+            Ok(Made { existed: false, put_if_absent })
+        }
         Err(fault) if fault.is(codes::REPO_EXISTS) => {
             // Whatever keeps it from opening, the first error says what matters.
-            Repo::open(store, handle, password, repo.clone()).map(|_| true).map_err(|_| fault)
+            let opened = Repo::open(store, handle, password, repo.clone()).map_err(|_| fault);
+            opened.map(|_| Made { existed: true, put_if_absent: None })
         }
         Err(fault) => Err(fault),
     }
@@ -192,10 +224,9 @@ fn write_new(file: &Path, text: &str) -> Result<()> {
     })
 }
 
-fn answer(file: &Path, url: &str, password: &Password, draft: &Draft, existed: bool) -> Answer {
+fn answer(file: &Path, url: &str, password: &Password, draft: &Draft, made: &Made) -> Answer {
     let mut text = format!("configuration  {}\n", file.display());
-    let state = if existed { "was there already, and this password opens it" } else { "created" };
-    let _ = writeln!(text, "repository     {url} ({state})");
+    let _ = writeln!(text, "repository     {url} ({})", made.state());
     if let Some(written) = &password.written {
         let _ = writeln!(
             text,
@@ -207,10 +238,12 @@ fn answer(file: &Path, url: &str, password: &Password, draft: &Draft, existed: b
     if url.starts_with("file:") || url.starts_with('/') {
         text.push_str("\nA repository on the same disk is lost together with the data: a copy elsewhere is needed.\n");
     }
+    text.push_str(made.warning());
     let result = json!({
         "config": file,
         "repository": url,
-        "repository_existed": existed,
+        "repository_existed": made.existed,
+        "put_if_absent": made.put_if_absent,
         "password_file": password.written,
         "components": draft.components.len(),
     });

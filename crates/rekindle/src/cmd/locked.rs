@@ -69,7 +69,7 @@ fn judge(lock: Option<ObjectLock>, tried: &Destruction) -> Vec<Finding> {
             ),
             match lock.mode {
                 rekindle_store::LockMode::Governance => {
-                    "take s3:BypassGovernanceRetention from this key, or use `compliance`"
+                    "take s3:BypassGovernanceRetention from this key (with Ceph: deny it, which is more than not allowing it), or use `compliance`"
                 }
                 rekindle_store::LockMode::Compliance => "this storage does not keep locks: use another one",
             },

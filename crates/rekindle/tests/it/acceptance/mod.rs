@@ -2,6 +2,7 @@
 //! success.
 
 mod access;
+mod clusters;
 mod container_stack;
 mod containers;
 mod containers_monitoring;

@@ -1,117 +1,156 @@
 //! Object Lock: what the agent's key wrote, the agent's key cannot destroy; and `doctor` says what is true.
 
 use std::fs;
+use std::path::PathBuf;
 
-use rekindle_testkit::{S3, S3Options};
+use rekindle_testkit::{S3, S3Door, S3Key, S3Options};
 
 use super::stack::{Stack, assert_same_trees, below, noise};
 use crate::run::Place;
 
 const BUCKET: &str = "locked";
 
-fn stack_in(s3: &S3, bucket: &str, lock: &str) -> Stack {
+/// A stack with its repository in a bucket, written with this key.
+pub(super) fn stack_in(door: &S3Door, key: &S3Key, bucket: &str, lock: &str) -> Stack {
     let mut place = Place::new();
-    let key = s3.admin_key();
     place.set("AWS_ACCESS_KEY_ID", &key.access);
     place.set("AWS_SECRET_ACCESS_KEY", &key.secret);
-    let url = format!("s3://{bucket}/shop?endpoint={}&region={}", s3.endpoint(), s3.region());
+    let url = format!("s3://{bucket}/shop?endpoint={}&region={}", door.endpoint(), door.region);
     let lines = format!(
         "url = \"s3://{bucket}/shop\"\nendpoint = \"{}\"\nregion = \"{}\"\naccess-key-id = \"{}\"\n\
          secret-access-key = \"env:AWS_SECRET_ACCESS_KEY\"\n{lock}",
-        s3.endpoint(),
-        s3.region(),
+        door.endpoint(),
+        door.region,
         key.access
     );
     Stack::at(place, &lines, &url)
 }
 
-/// Every version and delete marker of a bucket: its name and its id.
-fn versions(s3: &S3, bucket: &str) -> Vec<(String, String)> {
-    let (status, page) = s3.request(&s3.admin_key(), ("GET", &format!("/{bucket}"), "versions="), &[], b"");
-    assert_eq!(status, 200, "{page}");
-    let text = |part: &str, name: &str| {
-        let start = part.find(&format!("<{name}>"))? + name.len() + 2;
-        Some(part[start..start + part[start..].find('<')?].to_owned())
-    };
-    assert!(page.contains("<IsTruncated>false"), "{page}");
-    let page = page.replace("<DeleteMarker>", "<Version>");
-    let parts = page.split("<Version>").skip(1);
-    parts.filter_map(|part| Some((text(part, "Key")?, text(part, "VersionId")?))).collect()
+/// A bucket with a repository in it, everything of which is kept.
+pub(super) struct Locked<'a> {
+    pub(super) door: &'a S3Door,
+    /// The key that the stack has, and whoever stole it.
+    pub(super) agent: &'a S3Key,
+    pub(super) bucket: &'a str,
+    /// `COMPLIANCE` or `GOVERNANCE`.
+    pub(super) mode: &'a str,
+    pub(super) stack: Stack,
+    pub(super) data: PathBuf,
 }
 
-fn passing(name: &str) -> bool {
+impl<'a> Locked<'a> {
+    /// Makes the stack and its first point.
+    pub(super) fn new((door, agent, bucket): (&'a S3Door, &'a S3Key, &'a str), mode: &'a str, more: &str) -> Self {
+        let lock = format!("object-lock = \"{}\"\nobject-lock-days = 1\n{more}", mode.to_lowercase());
+        let mut stack = stack_in(door, agent, bucket, &lock);
+        let data = stack.files("data");
+        fs::write(data.join("a"), noise(1, 2 << 20)).unwrap();
+        // `init` with --repo knew nothing of the lock: the first backup makes up for it.
+        let saved = stack.complete();
+        assert_eq!(saved["object_lock"]["due"], true, "{saved}");
+        Self { door, agent, bucket, mode, stack, data }
+    }
+
+    /// Every version of an object that has to be kept.
+    pub(super) fn kept(&self) -> Vec<(String, String)> {
+        let names: Vec<_> = self.door.versions(self.bucket).into_iter().filter(|(name, _)| !is_passing(name)).collect();
+        for folder in ["config", "keys/", "data/", "index/", "snapshots/", "rekindle/ledger/", "rekindle/signing-key"] {
+            assert!(names.iter().any(|(name, _)| name.starts_with(&format!("shop/{folder}"))), "{folder}: {names:?}");
+        }
+        names
+    }
+
+    /// The status of a delete; the agent's.
+    pub(super) fn delete(&self, name: &str, query: &str, headers: &[(&str, &str)]) -> u16 {
+        let what = ("DELETE", &*format!("/{}/{name}", self.bucket), query);
+        self.door.request(self.agent, what, headers, b"").0
+    }
+
+    fn until(&self, name: &str) -> String {
+        let what = ("GET", &*format!("/{}/{name}", self.bucket), "retention=");
+        let (status, page) = self.door.request(self.agent, what, &[], b"");
+        assert_eq!(status, 200, "{name}: {page}");
+        assert!(page.contains(self.mode), "{name}: {page}");
+        page.split("<RetainUntilDate>").nth(1).unwrap().split('<').next().unwrap().to_owned()
+    }
+
+    /// Everything is kept, and longer when the configuration says so.
+    pub(super) fn is_extended(&self) {
+        let names = self.kept();
+        let before: Vec<String> = names.iter().map(|(name, _)| self.until(name)).collect();
+        let config = self.stack.place.read("rekindle.toml");
+        assert!(config.contains("object-lock-days = 1"));
+        self.stack.place.write("rekindle.toml", &config.replace("object-lock-days = 1", "object-lock-days = 2"));
+        self.stack.place.json(0, &["prune"]);
+        for ((name, _), before) in names.iter().zip(&before) {
+            assert!(self.until(name) > *before, "{name}");
+        }
+    }
+
+    /// Whoever has the key tries everything on every object, and every point comes back.
+    pub(super) fn survives_an_attack(&self) {
+        let names = self.kept();
+        for (name, version) in &names {
+            for headers in [&[][..], &[("x-amz-bypass-governance-retention", "true")]] {
+                let status = self.delete(name, &format!("versionId={version}"), headers);
+                assert!(status >= 400, "{name} was deleted");
+            }
+            self.door.request(self.agent, ("PUT", &format!("/{}/{name}", self.bucket), ""), &[], b"ransom");
+            self.delete(name, "", &[]);
+        }
+        assert_ne!(self.stack.place.run(&["list"]).code, 0, "what is hidden must not look like an empty repository");
+        // Whoever owns the bucket takes away what hides them.
+        for (name, version) in self.door.versions(self.bucket) {
+            if !is_passing(&name) && !names.contains(&(name.clone(), version.clone())) {
+                let what = ("DELETE", &*format!("/{}/{name}", self.bucket), &*format!("versionId={version}"));
+                self.door.request(&self.door.owner, what, &[], b"");
+            }
+        }
+        self.stack.place.json(0, &["verify", "--read-data"]);
+        self.stack.place.json(0, &["restore", "latest", "--to", "back"]);
+        assert_same_trees(&self.data, &below(&self.stack.path("back"), &self.data));
+    }
+}
+
+fn is_passing(name: &str) -> bool {
     ["shop/locks/", "shop/rekindle/leases/", "shop/rekindle/probe/"].iter().any(|folder| name.starts_with(folder))
 }
 
-fn delete(s3: &S3, name: &str, query: &str) -> u16 {
-    s3.request(&s3.admin_key(), ("DELETE", &format!("/{BUCKET}/{name}"), query), &[], b"").0
+/// `doctor` says that a locked object holds against this key.
+pub(super) fn doctor_is_content(locked: &Locked<'_>) {
+    let doctor = locked.stack.place.ends(0, &["doctor"]);
+    let held = format!("can neither delete nor overwrite a locked object ({}", locked.mode);
+    assert!(doctor.out.contains(&held), "{doctor:#?}");
 }
 
-fn until(s3: &S3, name: &str) -> String {
-    let (status, page) = s3.request(&s3.admin_key(), ("GET", &format!("/{BUCKET}/{name}"), "retention="), &[], b"");
-    assert_eq!(status, 200, "{name}: {page}");
-    assert!(page.contains("COMPLIANCE"), "{name}: {page}");
-    page.split("<RetainUntilDate>").nth(1).unwrap().split('<').next().unwrap().to_owned()
+/// A bucket without a lock: `doctor` warns, and a configured lock is no success.
+pub(super) fn doctor_warns_without_a_lock(door: &S3Door, bucket: &str) {
+    let mut open = stack_in(door, &door.owner, bucket, "");
+    open.files("data");
+    let doctor = open.place.ends(0, &["doctor"]);
+    assert!(doctor.out.contains("whoever takes this host can destroy every point"), "{doctor:#?}");
+    let config = open.place.read("rekindle.toml");
+    let locked = "object-lock = \"compliance\"\nobject-lock-days = 1\npassword = \"file:key\"";
+    open.place.write("rekindle.toml", &config.replace("password = \"file:key\"", locked));
+    let doctor = open.place.run(&["doctor"]);
+    assert!(doctor.code != 0 && doctor.out.contains("BAD"), "{doctor:#?}");
+    let backup = open.place.run(&["backup"]);
+    assert_ne!(backup.code, 0, "a lock that cannot be set is no success: {backup:#?}");
 }
 
 #[test]
 fn a_stolen_key_can_neither_delete_nor_overwrite_and_points_survive() {
     let s3 = S3::start(S3Options::default());
-    s3.make_locked_bucket(BUCKET);
-    let lock = "object-lock = \"compliance\"\nobject-lock-days = 1\nstorage-class = \"STANDARD_IA\"";
-    let mut stack = stack_in(&s3, BUCKET, lock);
-    let data = stack.files("data");
-    fs::write(data.join("a"), noise(1, 2 << 20)).unwrap();
-    // `init` with --repo knew nothing of the lock: the first backup makes up for it.
-    let saved = stack.complete();
-    assert_eq!(saved["object_lock"]["due"], true, "{saved}");
-    let doctor = stack.place.ends(0, &["doctor"]);
-    assert!(doctor.out.contains("can neither delete nor overwrite a locked object (COMPLIANCE"), "{doctor:#?}");
-
-    let names: Vec<(String, String)> = versions(&s3, BUCKET).into_iter().filter(|(name, _)| !passing(name)).collect();
-    for folder in ["config", "keys/", "data/", "index/", "snapshots/", "rekindle/ledger/", "rekindle/signing-key"] {
-        assert!(names.iter().any(|(name, _)| name.starts_with(&format!("shop/{folder}"))), "{folder}: {names:?}");
-    }
-    // Everything is kept, and longer when the configuration says so.
-    let before: Vec<String> = names.iter().map(|(name, _)| until(&s3, name)).collect();
-    let url = format!("s3://{BUCKET}/shop");
-    let config = stack.place.read("rekindle.toml");
-    assert!(config.contains(&url));
-    stack.place.write("rekindle.toml", &config.replace("object-lock-days = 1", "object-lock-days = 2"));
-    stack.place.json(0, &["prune"]);
-    for ((name, _), before) in names.iter().zip(&before) {
-        assert!(until(&s3, name) > *before, "{name}");
-    }
-
-    // The attacker has the key, and tries everything on every object.
-    for (name, version) in &names {
-        assert!(delete(&s3, name, &format!("versionId={version}")) >= 400, "{name} was deleted");
-        s3.request(&s3.admin_key(), ("PUT", &format!("/{BUCKET}/{name}"), ""), &[], b"ransom");
-        delete(&s3, name, "");
-    }
-    assert_ne!(stack.place.run(&["list"]).code, 0, "what is hidden must not look like an empty repository");
-    // Whoever owns the bucket takes away what hides them.
-    for (name, version) in versions(&s3, BUCKET) {
-        if !passing(&name) && !names.contains(&(name.clone(), version.clone())) {
-            delete(&s3, &name, &format!("versionId={version}"));
-        }
-    }
-    stack.place.json(0, &["verify", "--read-data"]);
-    stack.place.json(0, &["restore", "latest", "--to", "back"]);
-    assert_same_trees(&data, &below(&stack.path("back"), &data));
+    let door = s3.door();
+    door.make_locked_bucket(BUCKET);
+    let locked = Locked::new((&door, &door.owner, BUCKET), "COMPLIANCE", "storage-class = \"STANDARD_IA\"");
+    doctor_is_content(&locked);
+    locked.is_extended();
+    locked.survives_an_attack();
 }
 
 #[test]
 fn doctor_says_when_the_key_can_destroy_what_it_wrote() {
     let s3 = S3::start(S3Options::default());
-    let mut open = stack_in(&s3, s3.bucket(), "");
-    open.files("data");
-    let doctor = open.place.ends(0, &["doctor"]);
-    assert!(doctor.out.contains("whoever takes this host can destroy every point"), "{doctor:#?}");
-    // The lock is configured, and the bucket has none.
-    let config = open.place.read("rekindle.toml");
-    let locked = "object-lock = \"compliance\"\nobject-lock-days = 1\npassword = \"file:key\"";
-    open.place.write("rekindle.toml", &config.replace("password = \"file:key\"", locked));
-    assert_ne!(open.place.run(&["doctor"]).code, 0);
-    assert_ne!(open.place.run(&["backup"]).code, 0, "a lock that cannot be set is no success");
+    doctor_warns_without_a_lock(&s3.door(), s3.bucket());
 }

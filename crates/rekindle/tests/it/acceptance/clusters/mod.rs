@@ -1,0 +1,4 @@
+//! Distributed stores that take minutes to install and to run: not part of the ordinary run.
+//! `scripts/test-clusters` installs them and runs these.
+
+mod ceph;
