@@ -44,4 +44,4 @@ pub use resp::Value;
 pub use s3::{S3, S3Key, S3Options};
 pub use s3_request::S3Door;
 pub use smtp::{SmtpReceiver, SmtpTls};
-pub use wal_log::MemoryLog;
+pub use wal_log::{MemoryArchive, MemoryLog};

@@ -1,11 +1,12 @@
-//! A WAL log in memory, whose segments can be damaged and lost.
+//! A WAL log in memory, whose segments can be damaged and lost, and an archive that holds just this one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rekindle_core::wal::{
-    Cluster, Extra, Gap, Hold, Inventory, Lsn, Put, Sealed, SegmentName, Tail, TailPart, Timeline, WalLog,
+    Cluster, Extra, Gap, Hold, Inventory, Lsn, Owner, Put, Sealed, SegmentName, Tail, TailPart, Timeline, WalArchive,
+    WalLog,
 };
 use rekindle_core::{Fault, Result, codes};
 
@@ -18,6 +19,9 @@ struct Held {
     holds: BTreeSet<String>,
     damaged: BTreeSet<SegmentName>,
     next_hold: u64,
+    tail_parts: u64,
+    tail_bytes: u64,
+    put_takes: Duration,
 }
 
 /// A WAL log in memory.
@@ -71,6 +75,22 @@ impl MemoryLog {
         self.held().histories.remove(&timeline);
     }
 
+    /// From now on storing something takes this long.
+    pub fn slow(&self, put_takes: Duration) {
+        self.held().put_takes = put_takes;
+    }
+
+    /// How many parts of open segments were stored so far, and their bytes.
+    pub fn tails_put(&self) -> (u64, u64) {
+        let held = self.held();
+        (held.tail_parts, held.tail_bytes)
+    }
+
+    fn store(&self) {
+        let takes = self.held().put_takes;
+        std::thread::sleep(takes);
+    }
+
     /// How many holds there are.
     pub fn holds(&self) -> usize {
         self.held().holds.len()
@@ -83,12 +103,23 @@ impl WalLog for MemoryLog {
     }
 
     fn put_segment(&self, segment: SegmentName, bytes: &[u8]) -> Result<Put> {
+        self.store();
         self.add(segment, bytes.to_vec());
         Ok(Put::New)
     }
 
-    fn put_tail(&self, _: &TailPart) -> Result<()> {
-        Err(not_here())
+    fn put_tail(&self, part: &TailPart) -> Result<()> {
+        self.store();
+        let mut held = self.held();
+        held.tail_parts += 1;
+        held.tail_bytes += part.bytes.len() as u64;
+        let tail = held.tails.entry(part.segment).or_default();
+        if part.from as usize > tail.len() {
+            return Err(Fault::new(codes::RUN_BUG, "store a part of an open segment: what lies before it is missing"));
+        }
+        tail.truncate(part.from as usize);
+        tail.extend_from_slice(&part.bytes);
+        Ok(())
     }
 
     fn drop_tail(&self, segment: SegmentName) -> Result<()> {
@@ -167,6 +198,42 @@ impl WalLog for MemoryLog {
     }
 
     fn remove_tails(&self, _: &[SegmentName]) -> Result<()> {
+        Err(not_here())
+    }
+}
+
+/// An archive in memory for one cluster: the first that is bound.
+#[derive(Debug, Default)]
+pub struct MemoryArchive {
+    log: OnceLock<Arc<MemoryLog>>,
+}
+
+impl MemoryArchive {
+    /// The log of the cluster, once there is one.
+    pub fn only(&self) -> Option<Arc<MemoryLog>> {
+        self.log.get().cloned()
+    }
+}
+
+impl WalArchive for MemoryArchive {
+    fn clusters(&self) -> Result<Vec<Cluster>> {
+        Ok(self.log.get().map(|log| log.cluster).into_iter().collect())
+    }
+
+    fn log(&self, cluster: Cluster) -> Result<Arc<dyn WalLog>> {
+        let log = self.log.get_or_init(|| MemoryLog::new(cluster));
+        if log.cluster == cluster { Ok(Arc::<MemoryLog>::clone(log) as _) } else { Err(not_here()) }
+    }
+
+    fn bound(&self, _: &Owner) -> Result<Option<Cluster>> {
+        Ok(self.log.get().map(|log| log.cluster))
+    }
+
+    fn bind(&self, _: &Owner, cluster: Cluster) -> Result<Arc<dyn WalLog>> {
+        self.log(cluster)
+    }
+
+    fn rebind(&self, _: &Owner, _: Cluster) -> Result<()> {
         Err(not_here())
     }
 }

@@ -8,6 +8,7 @@ mod files_restore;
 mod files_support;
 mod memory_part;
 mod postgres_kinds;
+mod postgres_receiver;
 mod postgres_recovery;
 mod postgres_refusals;
 mod postgres_replication;

@@ -9,7 +9,7 @@ use rekindle_core::wal::{Lsn, SegmentName, WalLog};
 use rekindle_core::{Cancel, Fault, Result, codes};
 
 use super::resume::Start;
-use super::writer::Writer;
+use super::writer::{Piece, Writer};
 use super::{Ended, Memory, Receiver};
 use crate::postgres::replication::{Replication, Started, WalMessage, WalStream};
 
@@ -87,7 +87,7 @@ pub(super) fn run(
 struct Reader<'a> {
     receiver: &'a Receiver,
     stream: &'a mut WalStream,
-    sender: SyncSender<Vec<u8>>,
+    sender: SyncSender<Piece>,
     durable: &'a AtomicU64,
     received: Lsn,
     /// The durable position the server knows, and when it heard of us last.
@@ -112,16 +112,16 @@ impl Reader<'_> {
                     asked = reply;
                     None
                 }
-                Some(WalMessage::Data { start, bytes, .. }) => {
+                Some(WalMessage::Data { start, server_end, bytes, .. }) => {
                     contiguous(self.received, start)?;
-                    Some(bytes.to_vec())
+                    Some(Piece { bytes: bytes.to_vec(), server_end })
                 }
                 Some(WalMessage::TimelineEnd(_)) => return Ok(Over::TimelineEnd),
             };
             // The server takes the slot as ours from here on.
             self.memory.served = true;
             if let Some(piece) = piece {
-                self.received = Lsn(self.received.0 + piece.len() as u64);
+                self.received = Lsn(self.received.0 + piece.bytes.len() as u64);
                 if !self.hand_over(piece, cancel, &writer_ended)? {
                     continue;
                 }
@@ -132,7 +132,7 @@ impl Reader<'_> {
 
     /// Hands a piece to the writer; while it is busy, the server still hears of us. `false`: it
     /// could not be handed over because everything ends.
-    fn hand_over(&mut self, mut piece: Vec<u8>, cancel: &Cancel, writer_ended: &impl Fn() -> bool) -> Result<bool> {
+    fn hand_over(&mut self, mut piece: Piece, cancel: &Cancel, writer_ended: &impl Fn() -> bool) -> Result<bool> {
         loop {
             match self.sender.try_send(piece) {
                 Ok(()) => return Ok(true),

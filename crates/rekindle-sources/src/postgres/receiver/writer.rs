@@ -15,6 +15,20 @@ const PIECES_MAX: u32 = 32;
 /// Longest wait for the next piece; nothing depends on it.
 const IDLE: Duration = Duration::from_mins(10);
 
+/// A part of the stream, and where the server's WAL ended when it sent it.
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    pub(super) server_end: Lsn,
+}
+
+/// Bytes of the open segment that are not durable yet.
+struct Fresh {
+    /// When the first of them was taken.
+    taken: Instant,
+    /// Since when they may have waited for that.
+    waits: Instant,
+}
+
 /// The segment that is being written.
 struct Open {
     name: SegmentName,
@@ -24,13 +38,12 @@ struct Open {
     pieces: u32,
     /// What an earlier session shipped: must come again.
     known: Vec<u8>,
-    /// When the first byte came that is not shipped.
-    since: Option<Instant>,
+    fresh: Option<Fresh>,
 }
 
 impl Open {
     fn new(name: SegmentName, known: Vec<u8>) -> Self {
-        Self { name, bytes: Vec::new(), shipped: 0, pieces: 0, known, since: None }
+        Self { name, bytes: Vec::new(), shipped: 0, pieces: 0, known, fresh: None }
     }
 }
 
@@ -42,6 +55,8 @@ pub(super) struct Writer<'a> {
     /// Everything before it is in the repository.
     durable: &'a AtomicU64,
     open: Open,
+    /// Where the server's WAL ends, as far as it said.
+    server_end: Lsn,
     /// Since when the storage was being written to while pieces came that wait in the queue: their time runs
     /// from there, not from the moment when somebody looks at them.
     busy: Option<Instant>,
@@ -57,28 +72,30 @@ impl<'a> Writer<'a> {
         first: SegmentName,
     ) -> Result<Self> {
         let known = log.tail(first)?.map(|tail| tail.bytes).unwrap_or_default();
-        Ok(Self { log, options, listener, durable, open: Open::new(first, known), busy: None })
+        Ok(Self { log, options, listener, durable, open: Open::new(first, known), server_end: Lsn(0), busy: None })
     }
 
     /// Takes pieces until the sender is gone, then ships what is left.
-    pub(super) fn run(mut self, pieces: &Pieces<Vec<u8>>) -> Result<()> {
+    pub(super) fn run(mut self, pieces: &Pieces<Piece>) -> Result<()> {
         loop {
-            // First everything that waits, so that one part takes all of it: storage may be slow.
-            if let Ok(bytes) = pieces.try_recv() {
-                self.take(&bytes)?;
-                if self.is_large() {
+            // First everything that waits, so that one part takes all of it: storage may be slow. Who catches up
+            // fills the segment that way, and never ships what is about to be sealed.
+            if let Ok(piece) = pieces.try_recv() {
+                self.take(&piece)?;
+                if self.open.fresh.as_ref().is_some_and(|fresh| fresh.taken.elapsed() >= self.options.tail_every) {
                     self.ship()?;
                 }
                 continue;
             }
             self.busy = None;
-            let wait = self.open.since.map_or(IDLE, |since| self.options.tail_every.saturating_sub(since.elapsed()));
-            if wait.is_zero() || self.is_large() {
+            let fresh = self.open.fresh.as_ref();
+            let wait = fresh.map_or(IDLE, |fresh| self.options.tail_every.saturating_sub(fresh.waits.elapsed()));
+            if wait.is_zero() || (self.is_large() && !self.more_is_there()) {
                 self.ship()?;
                 continue;
             }
             match pieces.recv_timeout(wait) {
-                Ok(bytes) => self.take(&bytes)?,
+                Ok(piece) => self.take(&piece)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.ship(),
             }
@@ -89,7 +106,20 @@ impl<'a> Writer<'a> {
         self.open.bytes.len() - self.open.shipped >= self.options.tail_bytes as usize
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Result<()> {
+    /// Whether the server has WAL behind what was taken: it comes without anybody writing anything.
+    fn more_is_there(&self) -> bool {
+        let start = self.open.name.number.start(self.log.cluster().segment_size);
+        self.server_end.0 > start.0 + self.open.bytes.len() as u64
+    }
+
+    /// Whether the server has the whole of the open segment: it is sealed as fast as the rest of it comes.
+    fn fills_soon(&self) -> bool {
+        self.server_end >= self.open.name.number.end(self.log.cluster().segment_size)
+    }
+
+    fn take(&mut self, piece: &Piece) -> Result<()> {
+        self.server_end = self.server_end.max(piece.server_end);
+        let mut bytes = &piece.bytes[..];
         let size = self.log.cluster().segment_size.bytes() as usize;
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(size - self.open.bytes.len()));
@@ -100,8 +130,12 @@ impl<'a> Writer<'a> {
                 self.open.shipped = self.open.bytes.len();
             } else {
                 self.open.shipped = self.open.shipped.max(self.open.known.len());
-                let busy = self.busy;
-                self.open.since.get_or_insert_with(|| busy.unwrap_or_else(Instant::now));
+                if self.open.fresh.is_none() {
+                    let taken = Instant::now();
+                    // A piece of a segment that fills soon has the usual time, however long the last seal took.
+                    let waits = self.busy.filter(|_| !self.fills_soon()).unwrap_or(taken);
+                    self.open.fresh = Some(Fresh { taken, waits });
+                }
             }
             if self.open.bytes.len() == size {
                 self.seal()?;
@@ -129,7 +163,7 @@ impl<'a> Writer<'a> {
 
     /// Makes what was received of the open segment durable. Nothing new: nothing is done.
     fn ship(&mut self) -> Result<()> {
-        self.open.since = None;
+        self.open.fresh = None;
         if self.open.bytes.len() <= self.open.shipped {
             return Ok(());
         }
@@ -172,3 +206,6 @@ impl<'a> Writer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
