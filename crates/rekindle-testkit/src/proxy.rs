@@ -6,13 +6,15 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::port::Port;
 
 /// How often a waiting thread looks whether something has changed.
 const POLL: Duration = Duration::from_millis(10);
 const CHUNK_BYTES: usize = 16 << 10;
+/// What is passed slowly goes in so many pieces per second, if it has as many bytes.
+const SLOW_PIECES_PER_SECOND: u64 = 20;
 
 /// Which way bytes flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Fault {
     Stall,
     /// Passes so many bytes of each connection in that direction, then nothing more.
     StallAfter(Direction, u64),
+    /// Passes so many bytes of each connection in that direction at full speed, then so many per second.
+    SlowAfter(Direction, u64, u64),
     /// Holds every piece (up to 16 KiB) for this long before it goes on.
     Delay(Duration),
 }
@@ -202,6 +206,14 @@ impl Shared {
         !self.over.load(Ordering::SeqCst)
     }
 
+    /// Waits, but not beyond the proxy's end.
+    fn rest(&self, time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time && !self.over.load(Ordering::SeqCst) {
+            sleep(POLL.min(time.saturating_sub(begun.elapsed())));
+        }
+    }
+
     /// Passes bytes one way until an end, a fault or the proxy's end.
     fn pump(&self, from: &TcpStream, to: &TcpStream, way: Direction, own: Option<Fault>) {
         let (mut reader, mut writer) = (from, to);
@@ -222,6 +234,10 @@ impl Shared {
                     room
                 }
                 Fault::StallAfter(at, limit) if at == way => limit.saturating_sub(passed),
+                Fault::SlowAfter(at, limit, per_second) if at == way => match limit.saturating_sub(passed) {
+                    0 => (per_second / SLOW_PIECES_PER_SECOND).max(1),
+                    room => room,
+                },
                 _ => u64::MAX,
             };
             if room == 0 {
@@ -235,8 +251,12 @@ impl Shared {
                     return;
                 }
                 Ok(count) => {
-                    if let Fault::Delay(time) = fault {
-                        sleep(time);
+                    match fault {
+                        Fault::Delay(time) => sleep(time),
+                        Fault::SlowAfter(at, limit, per_second) if at == way && passed >= limit => {
+                            self.rest(Duration::from_millis(count as u64 * 1000 / per_second.max(1)));
+                        }
+                        _ => {}
                     }
                     if writer.write_all(&buffer[..count]).is_err() {
                         return both(from, to, cut);

@@ -31,6 +31,8 @@ const BUSY_TRIES_MAX: u32 = 4;
 /// Sessions that end without having moved anything before a receiver gives up: the server says
 /// something that makes no sense.
 const IDLE_TURNS_MAX: u32 = 20;
+/// As the server's own `wal_receiver_timeout`.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// How often a waiting thread looks whether it should stop.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -45,6 +47,8 @@ pub struct ReceiverOptions {
     pub tail_bytes: u32,
     /// The server hears of us at least this often; it hangs up after `wal_sender_timeout`.
     pub status_every: Duration,
+    /// A session ends when no whole message came for so long, although one was asked for.
+    pub silence_max: Duration,
     /// How often the server is asked about the slot and its disk.
     pub watch_every: Duration,
     /// Pause after a failure; doubles up to the longest.
@@ -61,6 +65,7 @@ impl ReceiverOptions {
             tail_every: Duration::from_secs(1),
             tail_bytes: 1 << 20,
             status_every: Duration::from_secs(10),
+            silence_max: SILENCE_MAX,
             watch_every: Duration::from_secs(30),
             pause_first: Duration::from_millis(250),
             pause_max: Duration::from_secs(30),
@@ -130,6 +135,15 @@ impl Receiver {
             over.store(true, Ordering::Relaxed);
             result
         })
+    }
+
+    /// How the server is reached: nothing that it is asked before a stream takes long.
+    fn impatient(&self) -> ReplicationOptions {
+        let longest = self.options.silence_max;
+        let mut server = self.options.server.clone();
+        server.connect_timeout = server.connect_timeout.min(longest);
+        server.idle_timeout = server.idle_timeout.min(longest);
+        server
     }
 
     fn sessions(&self, cancel: &Cancel) -> Result<()> {

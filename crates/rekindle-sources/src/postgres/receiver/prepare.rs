@@ -14,7 +14,7 @@ pub(super) fn session(receiver: &Receiver, cancel: &Cancel, memory: &mut Memory)
         return Ok(Ended::Stopped);
     }
     // Not the flag of the run: a session that is asked to stop still has to say how far it came.
-    let mut server = Replication::connect(&receiver.options.server, &Cancel::new())?;
+    let mut server = Replication::connect(&receiver.impatient(), &Cancel::new())?;
     let identity = server.identify()?;
     let cluster = Cluster { system: identity.system, segment_size: server.segment_size()? };
     let log = receiver.archive.bind(&receiver.owner, cluster)?;

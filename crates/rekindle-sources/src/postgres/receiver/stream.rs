@@ -56,6 +56,7 @@ pub(super) fn run(
             received: start.from,
             told: Lsn(0),
             told_at: Instant::now(),
+            heard: Instant::now(),
             memory,
         };
         let read = reader.run(cancel, || writer.is_finished());
@@ -93,6 +94,8 @@ struct Reader<'a> {
     /// The durable position the server knows, and when it heard of us last.
     told: Lsn,
     told_at: Instant,
+    /// When the last whole message came.
+    heard: Instant,
     memory: &'a mut Memory,
 }
 
@@ -107,9 +110,12 @@ impl Reader<'_> {
             }
             let mut asked = false;
             let piece = match self.stream.next(LOOK)? {
-                None => None,
+                None => {
+                    still_there(self.heard, self.receiver.options.silence_max)?;
+                    None
+                }
                 Some(WalMessage::KeepAlive { reply, .. }) => {
-                    asked = reply;
+                    (asked, self.heard) = (reply, Instant::now());
                     None
                 }
                 Some(WalMessage::Data { start, server_end, bytes, .. }) => {
@@ -125,6 +131,7 @@ impl Reader<'_> {
                 if !self.hand_over(piece, cancel, &writer_ended)? {
                     continue;
                 }
+                self.heard = Instant::now();
             }
             self.answer(asked)?;
         }
@@ -149,14 +156,29 @@ impl Reader<'_> {
 
     fn answer(&mut self, asked: bool) -> Result<()> {
         let durable = Lsn(self.durable.load(Ordering::Acquire));
-        let due = self.told_at.elapsed() >= self.receiver.options.status_every;
-        if asked || due || durable > self.told {
-            self.stream.status(self.received, durable, Lsn(0), self.receiver.clock.now())?;
-            self.told = durable;
-            self.told_at = Instant::now();
+        let options = &self.receiver.options;
+        let now = self.receiver.clock.now();
+        if self.told_at.elapsed() >= options.status_every.min(options.silence_max / 4) {
+            self.stream.status_and_ask(self.received, durable, Lsn(0), now)?;
+        } else if asked || durable > self.told {
+            self.stream.status(self.received, durable, Lsn(0), now)?;
+        } else {
+            return Ok(());
         }
+        self.told = durable;
+        self.told_at = Instant::now();
         Ok(())
     }
+}
+
+/// An idle server answers when it is asked: one that does not is out of reach, however the connection looks.
+fn still_there(heard: Instant, longest: Duration) -> Result<()> {
+    if heard.elapsed() < longest {
+        return Ok(());
+    }
+    Err(Fault::new(codes::WAL_STREAM, "receive WAL")
+        .because(format!("no whole message came from the server for {} s", longest.as_secs()))
+        .hint("look at the network between this host and the server; the receiver connects again by itself"))
 }
 
 fn contiguous(wanted: Lsn, got: Lsn) -> Result<()> {

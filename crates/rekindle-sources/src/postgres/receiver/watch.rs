@@ -53,6 +53,8 @@ pub struct SlotFacts {
     pub safe_bytes: Option<i64>,
     /// How long the last WAL took to be confirmed, in milliseconds, as the server measured.
     pub lag_ms: Option<i64>,
+    /// How long ago the server heard of the receiver, in milliseconds.
+    pub silent_ms: Option<i64>,
 }
 
 const QUERY: &str = "\
@@ -108,7 +110,8 @@ fn slot_facts(sql: &mut Sql, name: &SlotName) -> Result<Option<SlotFacts>> {
     // A slot's name has no character that would have to be quoted.
     let query = format!(
         "SELECT s.active, s.restart_lsn, s.wal_status, s.safe_wal_size, \
-         (extract(epoch FROM r.flush_lag) * 1000)::bigint \
+         (extract(epoch FROM r.flush_lag) * 1000)::bigint, \
+         (extract(epoch FROM clock_timestamp() - r.reply_time) * 1000)::bigint \
          FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = '{name}'"
     );
     let answer = sql.rows(&format!("read the replication slot `{name}`"), &query)?;
@@ -122,7 +125,8 @@ fn slot_facts(sql: &mut Sql, name: &SlotName) -> Result<Option<SlotFacts>> {
         restart: text(1).and_then(|at| at.parse().ok()),
         wal_status: text(2),
         safe_bytes: text(3).and_then(|bytes| bytes.parse().ok()),
-        lag_ms: text(4).and_then(|bytes| bytes.parse().ok()),
+        lag_ms: text(4).and_then(|ms| ms.parse().ok()),
+        silent_ms: text(5).and_then(|ms| ms.parse().ok()),
     }))
 }
 

@@ -206,6 +206,11 @@ impl WalStream {
         self.send_status([write, flush, apply], now, false)
     }
 
+    /// As [`WalStream::status`]; the server answers at once, so that its silence means something.
+    pub fn status_and_ask(&mut self, write: Lsn, flush: Lsn, apply: Lsn, now: jiff::Timestamp) -> Result<()> {
+        self.send_status([write, flush, apply], now, true)
+    }
+
     /// With `reply`, the server answers at once with a message that says where it is.
     fn send_status(&mut self, positions: [Lsn; 3], now: jiff::Timestamp, reply: bool) -> Result<()> {
         let micros = now.as_microsecond() - POSTGRES_EPOCH_SECONDS * 1_000_000;

@@ -2,7 +2,7 @@
 //! manual, 53.7). Notices and parameter changes may come at any time and are taken out here.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::backend::Header;
@@ -153,7 +153,7 @@ impl Wire {
         match self.place(wait)? {
             Some((tag, place)) => Ok(Frame { tag, body: self.framer.body(place) }),
             None => Err(Fault::new(codes::PG_PROTOCOL, "wait for the server")
-                .because(format!("it has been silent for {} s", wait.as_secs()))
+                .because(format!("no whole answer came within {} s", wait.as_secs()))
                 .hint("look at what it is doing: `SELECT * FROM pg_stat_activity`")),
         }
     }
@@ -165,6 +165,9 @@ impl Wire {
 
     fn place(&mut self, wait: Duration) -> Result<Option<(u8, Range<usize>)>> {
         let longest = if self.logged_in { BODY_BYTES_MAX } else { LOGIN_BODY_BYTES_MAX };
+        // For the whole message: a link over which a byte trickles now and then is as good as none.
+        let deadline = Instant::now() + wait;
+        let mut late = false;
         loop {
             match self.framer.next(longest)? {
                 Some((tag::NOTIFICATION, _)) => {}
@@ -183,10 +186,15 @@ impl Wire {
                     }
                 }
                 Some(frame) => return Ok(Some(frame)),
-                None => match self.transport.read(self.framer.room(), wait)? {
-                    Some(read) => self.framer.filled(read),
-                    None => return Ok(None),
-                },
+                None if late => return Ok(None),
+                None => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    match self.transport.read(self.framer.room(), left)? {
+                        Some(read) => self.framer.filled(read),
+                        None => return Ok(None),
+                    }
+                    late = Instant::now() >= deadline;
+                }
             }
         }
     }

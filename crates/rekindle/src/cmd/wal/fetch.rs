@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -22,8 +22,6 @@ use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire;
 
-/// Longest time for one file, retries included. PostgreSQL waits as long as it takes.
-const LONGEST: Duration = Duration::from_mins(10);
 /// A helper that fetches ahead ends by then, whatever happens.
 const AHEAD_LONGEST: Duration = Duration::from_mins(1);
 /// The log may change between looking for a file and listing.
@@ -52,6 +50,10 @@ pub(crate) struct Fetch {
     /// Segments to fetch ahead, in a helper that ends by itself; 0: none
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(0..=64))]
     prefetch: u32,
+    /// Longest time for the file, retries included; what is not there by then ends with 200. PostgreSQL itself
+    /// waits as long as it takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
     /// Private directory for segments fetched ahead, at most 256 MiB [default: one below the directory for temporary
     /// files]
     #[arg(long, value_name = "DIR")]
@@ -69,7 +71,7 @@ enum Got {
 
 impl Fetch {
     pub(super) fn run(&self, session: &Session) -> Result<Answer, Faults> {
-        super::no_longer_than(session, LONGEST, Reader::restore_command(), "fetch a WAL file");
+        super::no_longer_than(session, self.longest(), Reader::restore_command(), "fetch a WAL file");
         let (archive, cluster, place) = self.open(session)?;
         let file = self.file(cluster)?;
         let log = archive.log(cluster)?;
@@ -100,10 +102,14 @@ impl Fetch {
         Ok(Answer::words(json!({"file": self.name, "state": "fetched", "from": source}), ""))
     }
 
+    fn longest(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
     fn open(&self, session: &Session) -> Result<(Archive, Cluster, String), Faults> {
         let here = super::control(Path::new("."));
         if self.system.is_some() || (session.global.repo.is_some() && session.global.config.is_none()) {
-            let archive = super::archive(&super::open(session, wire::place(session)?, LONGEST)?);
+            let archive = super::archive(&super::open(session, wire::place(session)?, self.longest())?);
             let Some(wanted) = self.system.or(here.map(|cluster| cluster.system)) else {
                 return Err(Fault::new(codes::CLI_USAGE, "choose the WAL log")
                     .hint("give --system ID, or a configuration; `rekindle wal status` shows the logs")
@@ -120,7 +126,7 @@ impl Fetch {
         let owner = super::owner(&config, self.component.as_ref())?;
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, &config, given.as_ref())?;
-        let archive = super::archive(&super::open(session, place, LONGEST)?);
+        let archive = super::archive(&super::open(session, place, self.longest())?);
         let cluster = super::bound(&archive, &owner)?;
         // A restored copy of an earlier cluster of this component has a log of its own.
         let cluster = match here {
@@ -266,11 +272,32 @@ fn unwritable(path: &Path, error: io::Error) -> Fault {
         .hint("make room, and run this as the user of the server, in its data directory")
 }
 
+/// What this process is writing: to be removed when it has to end before it is done.
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// A disk that stands still must not keep the process from ending.
+const REMOVE_LONGEST: Duration = Duration::from_secs(1);
+
+fn unfinished(now: Option<PathBuf>) -> Option<PathBuf> {
+    std::mem::replace(&mut *UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner), now)
+}
+
+/// The process ends now: nothing half-written stays behind.
+pub(super) fn give_up() {
+    let Some(path) = unfinished(None) else { return };
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::fs::remove_file(path);
+        let _ = done.send(());
+    });
+    let _ = wait.recv_timeout(REMOVE_LONGEST);
+}
+
 /// A file that is there whole or not at all.
 pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = target.as_os_str().to_owned();
     temporary.push(format!(".rekindle-{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
+    unfinished(Some(temporary.clone()));
     let write = || {
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -278,10 +305,12 @@ pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> io::Result<()> {
         drop(file);
         std::fs::rename(&temporary, target)
     };
-    write().inspect_err(|_| {
+    let written = write().inspect_err(|_| {
         // What is left of it helps nobody.
         let _ = std::fs::remove_file(&temporary);
-    })
+    });
+    unfinished(None);
+    written
 }
 
 /// Starts this program again as the helper that fetches ahead: its own session, no terminal, no

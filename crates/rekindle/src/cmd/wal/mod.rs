@@ -121,6 +121,7 @@ fn no_longer_than(session: &Session, longest: Duration, reader: Reader, what: &'
             .because(format!("not done after {} s", longest.as_secs()))
             .hint("check the storage: rekindle doctor");
         output::print_fault(&fault);
+        fetch::give_up();
         leave(reader.failed(fault.exit_code()));
     });
 }

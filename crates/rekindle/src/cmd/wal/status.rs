@@ -17,6 +17,9 @@ use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::{human, wire};
 
+/// A receiver speaks every ten seconds; longer than this is not a busy moment.
+const SILENT_MS_MAX: i64 = 30_000;
+
 /// Show what the WAL logs hold, and how far they are behind their servers
 ///
 /// Asks the servers of the configuration. Ends with 4 when a server cannot be asked, its archiver fails, its slot is
@@ -215,13 +218,20 @@ fn ask(
 fn measure(state: &mut ServerState, log: &Inventory, facts: &ServerFacts, now: jiff::Timestamp) {
     let behind = head(log).map(|head| facts.position.0.saturating_sub(head.0));
     state.behind_bytes = behind;
-    let measured = facts.slot.as_ref().and_then(|slot| slot.lag_ms).map(|ms| ms / 1000);
+    let slot = facts.slot.as_ref().filter(|slot| slot.active);
+    // What was measured last says nothing any more once the receiver is not heard of.
+    let silent = slot.and_then(|slot| slot.silent_ms).filter(|ms| *ms > SILENT_MS_MAX);
+    let measured = facts.slot.as_ref().and_then(|slot| slot.lag_ms).max(silent).map(|ms| ms / 1000);
     let newest = log.segments.values().filter_map(|sealed| sealed.stored_at).max();
     state.behind_seconds = match (behind, measured) {
         (Some(0), _) => Some(0),
         (_, Some(seconds)) => Some(seconds),
         _ => newest.map(|at| now.duration_since(at).as_secs().max(0)),
     };
+    if let (Some(ms), Some(1..)) = (silent, behind) {
+        let text = format!("the server has not heard of the receiver for {} s: its WAL is not arriving", ms / 1000);
+        state.problems.push(text);
+    }
 }
 
 fn text(logs: &[LogState], servers: &[ServerState]) -> String {

@@ -36,6 +36,9 @@ pub(crate) struct Stream {
     /// Longest time that new WAL waits before it is shipped, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
     every: u64,
+    /// Connect anew when nothing whole came from the server for so many seconds, although it was asked to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    timeout: u64,
     /// After a gap, only say that a new base backup is needed
     #[arg(long)]
     no_backup: bool,
@@ -59,6 +62,7 @@ impl Stream {
         });
         let mut options = ReceiverOptions::new(server, slot);
         options.tail_every = Duration::from_secs(self.every);
+        options.silence_max = Duration::from_secs(self.timeout);
         let receiver = Receiver {
             options,
             archive: Arc::new(archive),

@@ -13,6 +13,7 @@ mod receivers;
 mod retention;
 mod slot;
 mod standby;
+mod verified;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
