@@ -16,6 +16,12 @@ fn an_idle_database_comes_back_to_now_by_the_heartbeat_of_the_stream() {
     let receiver = log.receiver(&["--heartbeat", "1"]);
     receiver.wait_told("streaming timeline 1");
     log.backup();
+    // The first heartbeat comes a second after the stream.
+    let begun = std::time::Instant::now();
+    while server.psql("postgres", "SELECT count(*) FROM rekindle.heartbeat").trim() == "0" {
+        assert!(begun.elapsed() < Duration::from_mins(1), "no heartbeat: {}", receiver.told());
+        std::thread::sleep(Duration::from_millis(50));
+    }
     mark(&server, 3);
     let quiet = now(&server);
     // Nobody writes but the receiver.
