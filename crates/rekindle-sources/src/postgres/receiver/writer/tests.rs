@@ -52,7 +52,7 @@ fn written(log: &MemoryLog, tail_every: Duration, send: impl FnOnce(SyncSender<P
 
 /// The piece at an offset from the first segment, from a server whose WAL reaches to another.
 fn piece(at: usize, length: usize, server: usize) -> Piece {
-    let bytes = (at..at + length).map(|byte| (byte / 7 % 251) as u8).collect();
+    let bytes = (at..at + length).map(|byte| u8::try_from(byte / 7 % 251).unwrap()).collect();
     Piece { bytes, server_end: Lsn(FIRST * SEGMENT as u64 + server as u64) }
 }
 
