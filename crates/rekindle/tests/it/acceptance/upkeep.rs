@@ -2,11 +2,15 @@
 //! and a month.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::stack::{Stack, noise};
+use crate::run::Ended;
 
 fn acts(stack: &Stack) -> Vec<(String, u64)> {
     let listed = stack.place.json(0, &["audit", "list"]);
@@ -187,4 +191,33 @@ fn points_are_kept_by_their_words_and_for_the_sake_of_a_component() {
     stack.place.json(0, &["forget"]);
     let left = stack.complete_points();
     assert!(left.len() == 3 && left.contains(&tagged), "{left:?}");
+}
+
+/// The program finds itself by asking Linux, which names a file that is gone `program (deleted)`: so a script
+/// of that name is what it starts for each task.
+#[test]
+fn maintenance_believes_no_child_that_ends_well_without_an_answer() {
+    let stack = stack_of_files();
+    stack.complete();
+    let copied = stack.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_rekindle"), &copied).unwrap();
+    let program = fs::File::open(&copied).unwrap();
+    fs::remove_file(&copied).unwrap();
+    let script = stack.path("program (deleted)");
+    fs::write(&script, "#!/bin/sh\necho 'all is well'\nexit 0\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let usual = stack.place.command(&["maintenance", "weekly", "--json"]);
+    let mut command = Command::new(format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd()));
+    command.args(usual.get_args()).current_dir(stack.place.path()).env_clear().stdin(Stdio::null());
+    command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ended = Ended::of(command.output().unwrap());
+    let report: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:#?}"));
+    assert_eq!((ended.code, report["exit_code"].as_u64()), (4, Some(4)), "{ended:#?}");
+    let cleaning = &report["result"]["tasks"][1];
+    assert_eq!(
+        (cleaning["task"].as_str(), cleaning["state"].as_str()),
+        (Some("clean up old backup files"), Some("bad"))
+    );
+    assert!(cleaning["evidence"].as_str().unwrap().contains("said nothing"), "{cleaning}");
+    assert!(tasks(&report).iter().all(|(_, state)| *state != "good"), "{report}");
 }
