@@ -21,6 +21,15 @@ pub enum MarkKind {
     KitConfirm,
 }
 
+/// Where a mark was made that stands in a copy of that repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// Id of the repository.
+    pub repository: String,
+    /// Its number in the chain of marks there.
+    pub sequence: u64,
+}
+
 /// One such statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -37,13 +46,17 @@ pub struct Mark {
     /// Ids of the repository's keys when a kit was confirmed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub keys: BTreeSet<String>,
+    /// `None`: it was made in this repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Every mark of a repository, as it stands now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Marks {
     accepted: BTreeMap<PointId, Mark>,
-    held: BTreeMap<PointId, Mark>,
+    /// Who holds a point, by the repository where that was said; `None`: in this one.
+    held: BTreeMap<PointId, BTreeMap<Option<String>, Mark>>,
     kit: Option<Mark>,
 }
 
@@ -57,8 +70,15 @@ pub enum KitState<'a> {
     Confirmed(&'a Mark),
 }
 
+impl Mark {
+    fn repository(&self) -> Option<String> {
+        self.origin.as_ref().map(|origin| origin.repository.clone())
+    }
+}
+
 impl Marks {
-    /// From all marks, oldest first: a later one wins.
+    /// From all marks, oldest first: a later one wins. What another repository released may still be held
+    /// here; what is released here is held by nobody.
     pub fn of(marks: impl IntoIterator<Item = Mark>) -> Self {
         let mut all = Self::default();
         for mark in marks {
@@ -67,11 +87,15 @@ impl Marks {
                     all.accepted.insert(point, mark);
                 }
                 (MarkKind::Hold, Some(point)) => {
-                    all.held.insert(point, mark);
+                    all.held.entry(point).or_default().insert(mark.repository(), mark);
                 }
-                (MarkKind::Release, Some(point)) => {
-                    all.held.remove(&point);
-                }
+                (MarkKind::Release, Some(point)) => match (mark.repository(), all.held.get_mut(&point)) {
+                    (None, _) => drop(all.held.remove(&point)),
+                    (elsewhere, Some(held)) => drop(held.remove(&elsewhere)),
+                    (_, None) => {}
+                },
+                // Whose kit opens another repository says nothing about this one.
+                (MarkKind::KitConfirm, _) if mark.origin.is_some() => {}
                 (MarkKind::KitConfirm, _) => all.kit = Some(mark),
                 // A mark about a point that names none says nothing.
                 (MarkKind::Accept | MarkKind::Hold | MarkKind::Release, None) => {}
@@ -87,7 +111,7 @@ impl Marks {
 
     /// Who holds the point, if somebody does.
     pub fn held(&self, point: &PointId) -> Option<&Mark> {
-        self.held.get(point)
+        self.held.get(point)?.values().next()
     }
 
     /// Whether the tripwire found the point odd and nobody has accepted it.
@@ -119,7 +143,25 @@ mod tests {
             user: "u".to_owned(),
             host: "h".to_owned(),
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            origin: None,
         }
+    }
+
+    #[test]
+    fn what_is_said_elsewhere_does_not_undo_what_is_said_here() {
+        let elsewhere = |kind| {
+            let origin = Some(Origin { repository: "r".to_owned(), sequence: 1 });
+            Mark { origin, ..mark(kind, Some("a"), &["k1"]) }
+        };
+        let here = |kind| mark(kind, Some("a"), &[]);
+        let is_held = |marks: &[Mark]| Marks::of(marks.to_vec()).held(&"a".repeat(64).parse().unwrap()).is_some();
+        let (hold, release) = (MarkKind::Hold, MarkKind::Release);
+        assert!(is_held(&[elsewhere(hold)]));
+        assert!(!is_held(&[elsewhere(hold), elsewhere(release)]));
+        assert!(is_held(&[here(hold), elsewhere(hold), elsewhere(release)]), "held here all the same");
+        assert!(!is_held(&[here(hold), elsewhere(hold), here(release)]), "released by hand");
+        let kit = Marks::of([elsewhere(MarkKind::KitConfirm)]);
+        assert_eq!(kit.kit(&["k1".to_owned()].into()), KitState::Never);
     }
 
     #[test]

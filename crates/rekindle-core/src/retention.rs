@@ -32,6 +32,7 @@ impl Policy {
 }
 
 /// What retention has to know about a point.
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub id: PointId,
@@ -39,6 +40,8 @@ pub struct Candidate {
     pub state: Completeness,
     /// Whether a drill proved it.
     pub proved: bool,
+    /// Whether a drill in the repository that this one is a copy of proved it there.
+    pub proved_there: bool,
     /// Whether somebody put a hold on it.
     pub held: bool,
     /// Whether the tripwire found it odd and nobody has accepted it.
@@ -140,6 +143,9 @@ fn fixed_reasons(policy: &Policy, sorted: &[&Candidate], index: usize, point: &C
     if point.proved && !sorted[..index].iter().any(|newer| newer.proved) {
         reasons.push("newest proved point".to_owned());
     }
+    if point.proved_there && !sorted[..index].iter().any(|newer| newer.proved_there) {
+        reasons.push("newest point proved in the repository it is a copy of".to_owned());
+    }
     let lesser = point.state == Completeness::Partial || point.suspicious;
     if lesser && complete(sorted).next().is_none_or(|(first, _)| index < first) {
         reasons.push("newer than the newest complete point that is not suspicious".to_owned());
@@ -213,7 +219,7 @@ mod tests {
     fn point(number: u64, second: i64, state: Completeness) -> Candidate {
         let id = format!("{number:064x}").parse().unwrap();
         let time = jiff::Timestamp::from_second(second).unwrap();
-        Candidate { id, time, state, proved: false, held: false, suspicious: false }
+        Candidate { id, time, state, proved: false, proved_there: false, held: false, suspicious: false }
     }
 
     fn hourly_points(count: i64) -> Vec<Candidate> {

@@ -21,6 +21,15 @@ pub struct Policies {
     pub keep_tags: BTreeSet<String>,
 }
 
+/// What is known about points besides their manifests.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub marks: &'a Marks,
+    pub proofs: &'a [ProofRecord],
+    /// Points of a copy that were proved in the repository they come from.
+    pub proved_there: &'a BTreeSet<PointId>,
+}
+
 impl From<&Policy> for Policies {
     fn from(usual: &Policy) -> Self {
         Self { usual: *usual, ..Self::default() }
@@ -36,7 +45,7 @@ impl From<&Policy> for Policies {
 pub fn decide(
     policies: impl Into<Policies>,
     points: &[RecoveryPoint],
-    (marks, proofs): (&Marks, &[ProofRecord]),
+    known: &Known<'_>,
     stack: &str,
     host: &str,
     now: jiff::Timestamp,
@@ -47,7 +56,7 @@ pub fn decide(
         points.iter().filter(|point| point.manifest().stack == stack && point.manifest().host == host).collect();
     let mut groups: BTreeMap<BTreeSet<&ComponentId>, Vec<Candidate>> = BTreeMap::new();
     for point in &mine {
-        groups.entry(asked_for(point)).or_default().push(candidate(point, marks, proofs));
+        groups.entry(asked_for(point)).or_default().push(candidate(point, known));
     }
     let mut merged: BTreeMap<PointId, Decision> = BTreeMap::new();
     let judge = |policy: &Policy, candidates: &[Candidate]| {
@@ -141,12 +150,14 @@ pub fn guard_explicit(points: &[RecoveryPoint], marks: &Marks, wanted: &[PointId
     Ok(())
 }
 
-fn candidate(point: &RecoveryPoint, marks: &Marks, proofs: &[ProofRecord]) -> Candidate {
+fn candidate(point: &RecoveryPoint, known: &Known<'_>) -> Candidate {
+    let marks = known.marks;
     Candidate {
         id: point.id().clone(),
         time: point.time(),
         state: point.state(),
-        proved: trust(point, proofs) == Trust::Proved,
+        proved: trust(point, known.proofs) == Trust::Proved,
+        proved_there: known.proved_there.contains(point.id()),
         held: marks.held(point.id()).is_some(),
         suspicious: marks.suspicious(point),
     }

@@ -26,6 +26,8 @@ pub struct ComponentStatus {
     pub point: Option<PointId>,
     /// The moment that data stands for, and its age in seconds.
     pub captured_at: Option<jiff::Timestamp>,
+    /// When the run of that point began: what it captured may stand for an earlier moment.
+    pub run_started: Option<jiff::Timestamp>,
     pub age_seconds: Option<u64>,
     pub bytes: u64,
     /// How far this component of that point is trusted.
@@ -97,7 +99,7 @@ fn component_status(
     let id = &expected.component;
     let found = points.iter().rev().find_map(|point| {
         let record = point.manifest().component(id)?;
-        (!record.notes.make_partial()).then_some((point.id(), record))
+        (!record.notes.make_partial()).then_some((*point, record))
     });
     // WAL without a base is worth nothing: it counts only beside a capture.
     let captured_at = found.map(|(_, record)| record.captured_at);
@@ -113,11 +115,12 @@ fn component_status(
     ComponentStatus {
         component: id.clone(),
         kind: expected.kind,
-        point: found.map(|(id, _)| id.clone()),
+        point: found.map(|(point, _)| point.id().clone()),
         captured_at,
+        run_started: found.map(|(point, _)| point.manifest().started),
         age_seconds: newest_capture.map(|at| age_seconds(now, at)),
         bytes,
-        trust: found.map_or(Trust::Unverified, |(point, _)| trust_of(point, id, proofs)),
+        trust: found.map_or(Trust::Unverified, |(point, _)| trust_of(point.id(), id, proofs)),
         proved_at: history.newest_proof,
         proof_age_seconds: history.newest_proof.map(|at| age_seconds(now, at)),
         newest_drill: drills(proofs, stack, id).next_back().map(|(_, drill)| drill.outcome),

@@ -56,6 +56,9 @@ pub struct CopyView {
 pub struct ComponentView {
     pub id: String,
     pub captured_at: Option<Timestamp>,
+    /// When the run began that captured it.
+    #[serde(default)]
+    pub run_started: Option<Timestamp>,
     /// The newest moment that can be restored: that of the capture, or later with a log.
     #[serde(default)]
     pub data_at: Option<Timestamp>,
@@ -123,7 +126,9 @@ impl View {
     pub fn feed(&self, journal: &Journal) -> Result<()> {
         for one in &self.components {
             let Ok(component) = one.id.parse::<ComponentId>() else { continue };
-            for (task, moment) in [(Task::Backup, one.captured_at), (Task::Drill, one.proved_at)] {
+            // As in the journal: blocks of a time series stand for a moment before their run, and the run is done.
+            let saved = one.captured_at.max(one.run_started);
+            for (task, moment) in [(Task::Backup, saved), (Task::Drill, one.proved_at)] {
                 if let Some(moment) = moment {
                     journal.good_result(&JobName { task, component: Some(component.clone()) }, moment)?;
                 }
@@ -138,6 +143,7 @@ fn component(value: &Value, now: Timestamp) -> ComponentView {
     ComponentView {
         id: value["component"].as_str().unwrap_or_default().to_owned(),
         captured_at: moment("captured_at"),
+        run_started: moment("run_started"),
         data_at: value["age_seconds"].as_u64().map(|age| now - Duration::from_secs(age)),
         bytes: value["bytes"].as_u64().unwrap_or(0),
         verdict: value["verdict"].as_str().unwrap_or_default().to_owned(),

@@ -115,7 +115,9 @@ fn due<S: Timetable>(rules: &Rules, job: &Job<S>, known: &Known, now: jiff::Time
     // A journal that knows of no run but of a good result was lost, or is new on this host: what was missed
     // since that result is caught up like after any other absence.
     let fresh = known.newest_good.map_or(known.since, |good| good.min(known.since));
-    let anchor = known.newest.map_or(fresh, |run| run.slot.max(known.since));
+    // Not after `since`: an occurrence may have come shortly before the journal was made anew, and be due by its
+    // jitter only after the run that catches up.
+    let anchor = known.newest.map_or(fresh, |run| run.slot.max(fresh));
     let (slot, count) = newest_slot(rules, job, anchor, minus(now, jitter));
     if let Some(slot) = slot {
         if matches!(known.newest, Some(LastRun { state: RunState::Running, .. })) {

@@ -11,7 +11,7 @@ use rekindle_core::manifest::Completeness;
 use rekindle_core::retention::{Candidate, Policy, Refusal, plan};
 use rekindle_core::schedule::{Ended, Hold, Job, Rules, Task};
 
-use crate::world::{Random, Table, World, job, name as name_of, pause, rules};
+use crate::world::{Going, Random, Table, World, job, name as name_of, pause, rules};
 
 const HISTORIES: u64 = 10_000;
 const DAYS: u64 = 31;
@@ -100,7 +100,8 @@ impl Points {
     fn add(&mut self, now: Timestamp, state: Completeness) {
         let id: PointId =
             format!("{:064x}", self.0.len() as u64 ^ (now.as_second().unsigned_abs() << 16)).parse().unwrap();
-        self.0.push(Candidate { id, time: now, state, proved: false, held: false, suspicious: false });
+        let (proved, proved_there) = (false, false);
+        self.0.push(Candidate { id, time: now, state, proved, proved_there, held: false, suspicious: false });
     }
 
     fn complete(&self) -> Vec<&Candidate> {
@@ -143,7 +144,7 @@ fn history(month: &Month, seed: u64, disturb: bool) -> World {
     let failing = [0, 10, 60][usize::try_from(random.below(3)).unwrap()];
     while world.now < end {
         let now = world.now;
-        world.end(false, |task| outcome(&mut random, failing, task, &mut points, now, &zone));
+        world.end(false, |one| all(one, outcome(&mut random, failing, one.run.task, &mut points, now, &zone)));
         let agenda = world.turn(|_| Duration::ZERO.max(Duration::from_secs(random.below(3 * 3600))));
         // Never a look into the past, never one that does not end.
         let next = agenda.next_look.unwrap();
@@ -152,7 +153,7 @@ fn history(month: &Month, seed: u64, disturb: bool) -> World {
         world.now = next.max(world.now + Duration::from_secs(1));
         if disturb && random.chance(3) {
             if random.chance(50) {
-                world.end(true, |_| Ended::Interrupted);
+                world.end(true, |one| all(one, Ended::Interrupted));
                 world.now += Duration::from_secs(random.below(6 * 86_400));
             } else {
                 world.now -= Duration::from_secs(random.below(3 * 3600));
@@ -160,6 +161,11 @@ fn history(month: &Month, seed: u64, disturb: bool) -> World {
         }
     }
     world
+}
+
+/// Every job of a run ended like this.
+fn all(run: &Going, how: Ended) -> Vec<Ended> {
+    vec![how; run.run.jobs.len()]
 }
 
 fn outcome(
@@ -254,10 +260,29 @@ fn missed_runs_are_caught_up_once() {
     assert_eq!(world.starts.keys().map(|(_, slot)| *slot).collect::<Vec<_>>(), [at("2026-06-01T09:00:00Z")]);
     assert_eq!(world.covered.values().sum::<u64>(), 9, "01:00 to 09:00");
     world.now = at("2026-06-01T09:12:00Z");
-    world.end(false, |_| Ended::Good);
+    world.end(false, |one| all(one, Ended::Good));
     let agenda = world.turn(|_| Duration::from_mins(1));
     assert_eq!((agenda.queue.len(), world.going.len()), (0, 0), "once");
     assert_eq!(agenda.next_look, Some(at("2026-06-01T10:00:00Z")));
+}
+
+#[test]
+fn a_lost_journal_catches_up_from_what_the_repository_holds() {
+    let name = name_of(Task::Backup, Some("files"));
+    let mut world = after_a_night();
+    world.good_result(&name, at("2026-06-01T05:02:00Z"));
+    world.lose_journal(|_| Some(at("2026-06-01T05:02:00Z")));
+    let agenda = world.turn(|_| Duration::from_mins(1));
+    assert_eq!(agenda.overdue.iter().map(|one| one.since).collect::<Vec<_>>(), [at("2026-06-01T06:00:00Z")]);
+    assert_eq!(world.starts.keys().map(|(_, slot)| *slot).collect::<Vec<_>>(), [at("2026-06-01T09:00:00Z")]);
+    assert_eq!(world.covered.values().sum::<u64>(), 4, "06:00 to 09:00");
+    world.now = at("2026-06-01T09:12:00Z");
+    world.end(false, |one| all(one, Ended::Good));
+    // What was done is not done again, and of what nobody knows nothing was missed.
+    world.lose_journal(|_| Some(at("2026-06-01T09:10:00Z")));
+    assert_eq!((world.turn(|_| Duration::ZERO).queue.len(), world.going.len()), (0, 0));
+    world.lose_journal(|_| None);
+    assert_eq!((world.turn(|_| Duration::ZERO).queue.len(), world.going.len()), (0, 0));
 }
 
 #[test]
@@ -267,12 +292,12 @@ fn overdue_is_a_state_that_a_good_run_ends() {
     let overdue: Vec<_> = agenda.overdue.iter().map(|one| one.since).collect();
     assert_eq!(overdue, [at("2026-06-01T01:00:00Z")]);
     world.now = at("2026-06-01T09:12:00Z");
-    world.end(false, |_| Ended::Bad);
+    world.end(false, |one| all(one, Ended::Bad));
     assert_eq!(world.turn(|_| Duration::ZERO).overdue.len(), 1, "a failure ends nothing");
     world.now = at("2026-06-01T10:00:00Z");
     world.turn(|_| Duration::from_mins(1));
     world.now = at("2026-06-01T10:02:00Z");
-    world.end(false, |_| Ended::Good);
+    world.end(false, |one| all(one, Ended::Good));
     assert_eq!(world.turn(|_| Duration::ZERO).overdue, []);
 }
 
@@ -285,7 +310,7 @@ fn a_day_with_a_clock_change_has_each_run_once() {
         let start = at(day);
         let mut world = World::new(rules("Europe/Berlin"), vec![job(Task::Backup, Some("files"), "30 2 * * *")], start);
         while world.now < start + Duration::from_hours(24) {
-            world.end(false, |_| Ended::Good);
+            world.end(false, |one| all(one, Ended::Good));
             let agenda = world.turn(|_| Duration::ZERO);
             world.now = agenda.next_look.unwrap().min(world.now + Duration::from_mins(10));
         }
@@ -330,7 +355,7 @@ fn a_clock_put_back_by_years_does_not_stop_the_schedule() {
     let mut world = after_a_night();
     world.now = at("2036-06-01T09:10:00Z");
     world.turn(|_| Duration::ZERO);
-    world.end(false, |_| Ended::Good);
+    world.end(false, |one| all(one, Ended::Good));
     world.now = at("2026-06-01T12:30:00Z");
     world.turn(|_| Duration::ZERO);
     world.now = at("2026-06-01T13:00:00Z");

@@ -89,7 +89,8 @@ pub(crate) fn pause(start: &str, length: Duration) -> Pause {
 /// A run that goes on.
 #[derive(Debug)]
 pub(crate) struct Going {
-    run: Run,
+    pub(crate) run: Run,
+    pub(crate) started: Timestamp,
     pub(crate) ends: Timestamp,
 }
 
@@ -103,14 +104,16 @@ pub(crate) struct World {
     pub(crate) starts: BTreeMap<(JobName, Timestamp), u32>,
     /// Occurrences that a run was for, or stood for.
     pub(crate) covered: BTreeMap<JobName, u64>,
+    /// The newest occurrence with a good run: none up to it is run again.
+    pub(crate) good: BTreeMap<JobName, Timestamp>,
     waiting: Vec<Queued>,
 }
 
 impl World {
     pub(crate) fn new(rules: Rules, jobs: Vec<Job<Table>>, now: Timestamp) -> Self {
         let jobs = jobs.into_iter().map(|job| (job, Known::new(now))).collect();
-        let (starts, covered) = (BTreeMap::new(), BTreeMap::new());
-        Self { rules, jobs, now, going: Vec::new(), starts, covered, waiting: Vec::new() }
+        let (starts, covered, good) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { rules, jobs, now, going: Vec::new(), starts, covered, good, waiting: Vec::new() }
     }
 
     /// Starts what is to be started, as the scheduler would, and gives the last agenda.
@@ -120,6 +123,7 @@ impl World {
             if !agenda.from_future.is_empty() {
                 for name in &agenda.from_future {
                     *self.known(name) = Known::new(self.now);
+                    self.good.remove(name);
                 }
                 continue;
             }
@@ -146,6 +150,8 @@ impl World {
             *tries += 1;
             assert_eq!(*tries, queued.attempt, "{queued:?}");
             assert!(*tries <= ATTEMPTS_MAX, "{queued:?}");
+            let good = self.good.get(&queued.job);
+            assert!(good.is_none_or(|good| *good < queued.slot), "{queued:?} again, {good:?} was good");
             if queued.attempt == 1 {
                 *self.covered.entry(queued.job.clone()).or_default() += 1 + u64::from(queued.missed);
             }
@@ -153,26 +159,44 @@ impl World {
             assert!(!matches!(known.newest, Some(LastRun { state: RunState::Running, .. })), "{queued:?} runs already");
             known.newest = Some(LastRun { slot: queued.slot, attempt: queued.attempt, state: RunState::Running });
         }
-        self.going.push(Going { run, ends });
+        self.going.push(Going { run, started: self.now, ends });
     }
 
-    /// Ends the runs whose time has come, or all (the scheduler was stopped).
-    pub(crate) fn end(&mut self, all: bool, mut how: impl FnMut(Task) -> Ended) {
+    /// Ends the runs whose time has come, or all (the scheduler was stopped). `how` says it for each job.
+    pub(crate) fn end(&mut self, all: bool, mut how: impl FnMut(&Going) -> Vec<Ended>) {
         let now = self.now;
         let (ended, going) = std::mem::take(&mut self.going).into_iter().partition(|one| all || one.ends <= now);
         self.going = going;
         let ended: Vec<Going> = ended;
         for one in ended {
-            let how = if one.ends <= now { how(one.run.task) } else { Ended::Interrupted };
-            for queued in &one.run.jobs {
+            for (queued, how) in one.run.jobs.iter().zip(how(&one)) {
                 let known = self.known(&queued.job);
                 let newest = known.newest.as_mut().unwrap();
                 newest.state = RunState::Ended { how, at: now };
                 if how == Ended::Good {
-                    known.newest_good = Some(known.newest_good.unwrap_or(now).max(now));
+                    known.newest_good = Some(known.newest_good.unwrap_or(one.started).max(one.started));
+                    self.good.insert(queued.job.clone(), queued.slot);
                 }
             }
         }
+    }
+
+    /// Somebody else made a good result, which the service sees in the repository.
+    pub(crate) fn good_result(&mut self, name: &JobName, moment: Timestamp) {
+        let known = self.known(name);
+        known.newest_good = Some(known.newest_good.unwrap_or(moment).max(moment));
+    }
+
+    /// The scheduler was killed and its journal is gone: what runs, ends without a trace, and a new journal
+    /// knows what the repository holds.
+    pub(crate) fn lose_journal(&mut self, held: impl Fn(&JobName) -> Option<Timestamp>) {
+        self.going.clear();
+        // Tries are counted anew.
+        self.starts.values_mut().for_each(|tries| *tries = 0);
+        for (job, known) in &mut self.jobs {
+            *known = Known { newest_good: held(&job.name), ..Known::new(self.now) };
+        }
+        self.waiting.retain(|was| held(&was.job).is_some_and(|good| good < was.slot));
     }
 
     pub(crate) fn known(&mut self, name: &JobName) -> &mut Known {
@@ -185,7 +209,10 @@ impl World {
         for was in self.waiting.iter().filter(|was| was.since <= self.now) {
             let waits = agenda.queue.iter().any(|one| one.job == was.job && one.slot >= was.slot);
             let started = self.starts.keys().any(|(job, slot)| *job == was.job && *slot >= was.slot);
-            assert!(waits || started, "{was:?} was dropped");
+            // Somebody made by hand what it waited to make.
+            let known = self.jobs.iter().find(|(job, _)| job.name == was.job);
+            let made = known.and_then(|(_, known)| known.newest_good).is_some_and(|good| good >= was.slot);
+            assert!(waits || started || made, "{was:?} was dropped");
         }
     }
 

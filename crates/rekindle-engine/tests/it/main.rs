@@ -5,7 +5,12 @@
 
 mod backup;
 mod fakes;
+mod history;
+mod history_points;
 mod recover;
 mod restore;
 mod retain;
 mod tripwire;
+#[expect(dead_code, reason = "the core's own histories use the rest")]
+#[path = "../../../rekindle-core/tests/it/world.rs"]
+mod world;

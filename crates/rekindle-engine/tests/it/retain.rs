@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
 use rekindle_core::manifest::{Completeness, ComponentRecord, MANIFEST_VERSION, Manifest, MissingRecord};
 use rekindle_core::mark::{Mark, MarkKind, Marks};
@@ -8,9 +10,14 @@ use rekindle_core::proof_record::{ComponentProof, DrillResult, Outcome, ProofRec
 use rekindle_core::retention::Policy;
 use rekindle_core::tally::Tally;
 use rekindle_core::tripwire::Suspicion;
-use rekindle_core::{ComponentKind, RunId, codes};
-use rekindle_engine::retain::{Policies, decide, guard_explicit};
+use rekindle_core::{ComponentKind, PointId, RunId, codes};
+use rekindle_engine::retain::{Known, Policies, decide, guard_explicit};
 use rekindle_engine::status::{Expectation, status};
+
+fn known<'a>(marks: &'a Marks, proofs: &'a [ProofRecord]) -> Known<'a> {
+    static NOTHING: BTreeSet<PointId> = BTreeSet::new();
+    Known { marks, proofs, proved_there: &NOTHING }
+}
 
 fn point(number: u64, stack: &str, state: Completeness) -> RecoveryPoint {
     point_of(number, stack, state, &["database"])
@@ -70,7 +77,8 @@ fn frequent_points_of_one_component_do_not_push_out_the_others() {
     points.extend((2..20).map(|n| point(n, "shop", Completeness::Complete)));
     let policy = Policy { last: 2, ..Policy::default() };
     let now = jiff::Timestamp::from_second(30 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
+    let decisions =
+        decide(&policy, &points, &known(&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
     let kept: Vec<_> = decisions.iter().filter(|decision| decision.keep).map(|decision| &decision.point).collect();
     assert_eq!(kept, [points[18].id(), points[17].id(), full.id()]);
     assert!(
@@ -86,7 +94,8 @@ fn other_stacks_are_not_touched() {
         (1..9).map(|n| point(n, if n % 2 == 0 { "shop" } else { "blog" }, Completeness::Complete)).collect();
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
-    let decisions = decide(&policy, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
+    let decisions =
+        decide(&policy, &points, &known(&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
     assert_eq!(decisions.len(), 4);
     assert_eq!(decisions.iter().filter(|decision| decision.keep).count(), 1);
 }
@@ -112,7 +121,8 @@ fn mark(kind: MarkKind, point: &RecoveryPoint) -> Mark {
         reason: Some("audit".to_owned()),
         user: "ada".to_owned(),
         host: "host".to_owned(),
-        keys: std::collections::BTreeSet::new(),
+        keys: BTreeSet::new(),
+        origin: None,
     }
 }
 
@@ -132,7 +142,7 @@ fn a_suspicious_newest_point_and_held_ones_hold_retention_back() {
     let policy = Policy { last: 1, ..Policy::default() };
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
     let kept = |marks: &Marks| {
-        let decisions = decide(&policy, &points, (marks, &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
+        let decisions = decide(&policy, &points, &known(marks, &[]), "shop", "host", now, &TimeZone::UTC).unwrap();
         decisions.iter().filter(|decision| decision.keep).count()
     };
     assert_eq!(kept(&Marks::default()), 5);
@@ -199,7 +209,7 @@ fn the_newest_proved_point_stays() {
     let now = jiff::Timestamp::from_second(10 * 86_400).unwrap();
     let kept = |proofs: &[ProofRecord]| -> Vec<_> {
         let decisions =
-            decide(&policy, &points, (&Marks::default(), proofs), "shop", "host", now, &TimeZone::UTC).unwrap();
+            decide(&policy, &points, &known(&Marks::default(), proofs), "shop", "host", now, &TimeZone::UTC).unwrap();
         decisions.into_iter().filter(|decision| decision.keep).map(|decision| decision.point).collect()
     };
     assert_eq!(kept(&[]), [points[7].id().clone()]);
@@ -250,7 +260,8 @@ fn a_component_with_a_policy_of_its_own_keeps_points_for_its_sake_and_tags_keep_
     let now = jiff::Timestamp::from_second(11 * 86_400).unwrap();
     let mut policies = Policies::from(&Policy { last: 2, ..Policy::default() });
     let kept = |policies: &Policies| -> Vec<u64> {
-        let decided = decide(policies.clone(), &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
+        let decided =
+            decide(policies.clone(), &points, &known(&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
         let decided = decided.unwrap();
         assert!(decided.iter().all(|one| !one.reasons.is_empty()));
         let kept = decided.iter().filter(|one| one.keep);
@@ -286,7 +297,7 @@ proptest::proptest! {
         let now = jiff::Timestamp::from_second(50 * 86_400).unwrap();
         let mut policies = Policies::from(&Policy { last: usual, min_keep, ..Policy::default() });
         policies.of_component.insert("files".parse().unwrap(), Policy { last: files, min_keep, ..Policy::default() });
-        let decided = decide(policies, &points, (&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
+        let decided = decide(policies, &points, &known(&Marks::default(), &[]), "shop", "host", now, &TimeZone::UTC);
         let Ok(decided) = decided else { return Ok(()) };
         proptest::prop_assert_eq!(decided.len(), points.len());
         for component in ["database", "files", "cache"] {

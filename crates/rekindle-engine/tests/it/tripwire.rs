@@ -67,6 +67,7 @@ fn a_change_stays_suspicious_until_it_is_accepted_and_is_normal_from_then_on() {
         user: String::new(),
         host: String::new(),
         keys: std::collections::BTreeSet::new(),
+        origin: None,
     };
     tripwire.marks = Marks::of([accept]);
     assert!(!odd(&tripwire, &record(100, "logical"), &points));
