@@ -22,7 +22,7 @@ pub use edit::{Reference, references, set};
 pub use load::{default_places, load, load_fleet, parse, read_text};
 pub use model::{
     Access, Channel, Checks, Command, Component, Compose, Config, CopyTo, Databases, Drill, Email, EmailTls, Files,
-    Fleet, Grafana, Hooks, HttpLogin, InContainer, Kind, Member, ObjectLock, OnChange, Physical, Postgres,
+    Fleet, Grafana, Hooks, HttpLogin, InContainer, Kind, Member, MemberCopy, ObjectLock, OnChange, Physical, Postgres,
     PostgresMethod, Prometheus, PrometheusMethod, Receiver, Recover, Redis, Repository, Retention, Serve, Stack, Value,
 };
 pub use problem::{Problem, Problems};

@@ -473,4 +473,15 @@ pub struct Member {
     /// Components that are not expected any more.
     pub ignore: Vec<String>,
     pub repository: Repository,
+    /// Copies of it.
+    pub copies: Vec<MemberCopy>,
+}
+
+/// A copy of a repository of the fleet.
+#[derive(Debug, Clone)]
+pub struct MemberCopy {
+    pub name: String,
+    /// How long something of the repository may be missing there.
+    pub max_lag: Duration,
+    pub repository: Repository,
 }

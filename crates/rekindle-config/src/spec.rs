@@ -82,7 +82,17 @@ pub(crate) const MEMBER: &[Key] = &[
     key("max-age", Shape::Duration, "The same for the stacks of this repository."),
     key("ignore", Shape::TextList, "Components that are no longer saved, though older points hold them."),
     must("repository", Shape::Table(REPOSITORY), "Where it is and how it is opened; a key that may only read will do."),
+    key("copy", Shape::Named(FLEET_COPY), "Copies of this repository, one table each."),
 ];
+
+pub(crate) const FLEET_COPY: &[Key] = &both::<19, 1, 20>(
+    REPOSITORY_KEYS,
+    [key(
+        "max-lag",
+        Shape::Duration,
+        "How long something may be missing from the copy (default: the member's `max-age`).",
+    )],
+);
 
 pub(crate) const SERVE: &[Key] = &[
     key("time-zone", Shape::Text, "Zone in which schedules are read, as `Europe/Berlin` (default: the host's)."),

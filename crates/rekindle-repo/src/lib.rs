@@ -19,6 +19,7 @@ pub mod proofs;
 mod read;
 pub mod repo;
 mod restore;
+pub mod source_proofs;
 pub mod verify;
 pub mod wal;
 pub mod write;

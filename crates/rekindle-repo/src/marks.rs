@@ -51,6 +51,16 @@ pub fn read(repo: &Repo) -> Result<Marks> {
     }
 }
 
+/// Every mark with its number, oldest first.
+pub(crate) fn all(repo: &Repo) -> Result<Vec<(u64, Mark)>> {
+    match Chain::<Record>::open(repo)? {
+        None => Ok(Vec::new()),
+        Some(chain) => {
+            Ok(chain.read_all()?.into_iter().map(|entry| (entry.record.sequence, entry.record.mark)).collect())
+        }
+    }
+}
+
 /// Number and hash of the newest mark.
 pub(crate) fn head(repo: &Repo) -> Result<Option<LedgerHead>> {
     match Chain::<Record>::open(repo)? {

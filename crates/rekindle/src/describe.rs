@@ -1,10 +1,13 @@
 //! Choosing and describing recovery points.
 
-use rekindle_core::Fault;
+use std::collections::BTreeMap;
+
 use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::Trust;
+use rekindle_core::{Fault, PointId};
 use rekindle_repo::points::UnreadablePoint;
+use rekindle_repo::source_proofs::ProvedThere;
 use serde_json::{Value, json};
 
 use crate::evidence::Evidence;
@@ -48,12 +51,21 @@ pub(crate) fn bytes(point: &RecoveryPoint) -> u64 {
 }
 
 /// Points as a table, newest last.
-pub(crate) fn table(points: &[&RecoveryPoint], evidence: &Evidence, marks: &Marks) -> String {
-    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point, evidence.trust(point), marks)).collect();
+pub(crate) fn table(
+    points: &[&RecoveryPoint],
+    evidence: &Evidence,
+    there: &BTreeMap<PointId, ProvedThere>,
+    marks: &Marks,
+) -> String {
+    let trust = |point: &RecoveryPoint| {
+        let source = if there.contains_key(point.id()) { " (source: proved)" } else { "" };
+        format!("{}{source}", evidence.trust(point).as_str())
+    };
+    let rows: Vec<Vec<String>> = points.iter().map(|point| row(point, trust(point), marks)).collect();
     human::table(&["POINT", "TIME", "STACK", "HOST", "STATE", "TRUST", "SIZE", "NEW", "COMPONENTS"], &rows)
 }
 
-fn row(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> Vec<String> {
+fn row(point: &RecoveryPoint, trust: String, marks: &Marks) -> Vec<String> {
     let manifest = point.manifest();
     let mut names: Vec<String> = manifest.components.iter().map(|one| one.id.to_string()).collect();
     names.extend(manifest.missing.iter().map(|one| format!("(missing: {})", one.id)));
@@ -64,7 +76,7 @@ fn row(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> Vec<String> {
         manifest.stack.clone(),
         manifest.host.clone(),
         state(point, marks),
-        trust.as_str().to_owned(),
+        trust,
         human::bytes(bytes(point)),
         human::bytes(stored),
         names.join(" "),

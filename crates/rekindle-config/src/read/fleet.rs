@@ -7,7 +7,7 @@ use rekindle_core::codes;
 use toml::de::DeTable;
 
 use super::{repository, serve};
-use crate::model::{Fleet, Member};
+use crate::model::{Fleet, Member, MemberCopy};
 use crate::problem::{Problems, Sink};
 use crate::section::Section;
 use crate::spec;
@@ -41,8 +41,10 @@ fn members(top: &Section<'_>, usual: Duration) -> Option<Vec<Member>> {
             let max_age = section.duration("max-age").map_or(usual, |at| at.value);
             let ignore = section.texts("ignore").map(|at| at.value.iter().map(|one| one.value.to_owned()).collect());
             let repository = section.table("repository", spec::REPOSITORY);
-            let repository = repository.and_then(|section| repository::read(&section))?;
-            Some(Member { name: name.clone(), max_age, ignore: ignore.unwrap_or_default(), repository })
+            let repository = repository.and_then(|section| repository::read(&section));
+            let copies = copies(&section, max_age);
+            let (repository, copies, ignore) = (repository?, copies?, ignore.unwrap_or_default());
+            Some(Member { name: name.clone(), max_age, ignore, repository, copies })
         });
         match (one, &mut members) {
             (Some(one), Some(list)) => list.push(one),
@@ -50,4 +52,22 @@ fn members(top: &Section<'_>, usual: Duration) -> Option<Vec<Member>> {
         }
     }
     members
+}
+
+/// Every copy of a member. `None` when one of them is not usable.
+fn copies(member: &Section<'_>, usual: Duration) -> Option<Vec<MemberCopy>> {
+    let mut copies = Some(Vec::new());
+    for (name, value, span) in serve::named(member, "copy")? {
+        let one = value.and_then(|table| {
+            let path = member.key(&format!("copy.{name}"));
+            let section = Section::new(path, table, span, spec::FLEET_COPY, member.sink);
+            let max_lag = section.duration("max-lag").map_or(usual, |at| at.value);
+            Some(MemberCopy { name: name.clone(), max_lag, repository: repository::read(&section)? })
+        });
+        match (one, &mut copies) {
+            (Some(one), Some(list)) => list.push(one),
+            _ => copies = None,
+        }
+    }
+    copies
 }

@@ -98,6 +98,15 @@ pub(super) fn decode<R: Link>(
     Ok(Entry { record, hash: Id::of(signed.as_bytes()).hex(), signed, signature })
 }
 
+/// Whether a text was signed by the key of another repository (both hex).
+pub(crate) fn signed_by(text: &str, signature: &str, public_key: &str) -> Result<(), BadFormat> {
+    let key = bytes_of_hex::<32>(public_key).and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
+    let key = key.ok_or_else(|| BadFormat::new("its public key is not usable"))?;
+    let bytes = bytes_of_hex::<64>(signature).ok_or_else(|| BadFormat::new("its signature is not 128 hex digits"))?;
+    key.verify_strict(text.as_bytes(), &Signature::from_bytes(&bytes))
+        .map_err(|_| BadFormat::new("its signature is not by the key that it names"))
+}
+
 /// Exactly `N` bytes of hex digits.
 pub(super) fn bytes_of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();

@@ -21,6 +21,7 @@ use crate::points::PointsView;
 use crate::read::parallel;
 use crate::repo::Repo;
 
+pub(crate) use link::signed_by;
 pub use link::{Entry, Link};
 pub use rules::contradiction;
 pub use signer::Signer;

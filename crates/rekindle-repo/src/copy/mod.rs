@@ -11,6 +11,7 @@
 
 mod far;
 mod lag;
+mod mirror;
 mod plan;
 mod transfer;
 
@@ -34,6 +35,7 @@ use far::{Far, Whole};
 use plan::Planned;
 
 pub use lag::{Lag, lag};
+pub use mirror::Mirrored;
 
 /// A point that is in the copy now. Only made from what the far side proved to hold.
 #[derive(Debug, Clone, Serialize)]
@@ -93,6 +95,11 @@ pub struct CopyReport {
     /// Written to the far side, without the log.
     pub bytes: u64,
     pub wal: WalCopied,
+    /// Marks and proofs of drills that the far side was told.
+    pub mirrored: Mirrored,
+    /// Why it was not told all of them; the points are there all the same.
+    #[serde(skip)]
+    pub not_mirrored: Option<Fault>,
 }
 
 /// Copies every point and the log that is not at the far side yet. `scope` is the copy's name, for
@@ -210,6 +217,12 @@ impl Work<'_> {
             }
         }
         far.drop_lost()?;
+        lock.check()?;
+        match mirror::mirror(self.source, &standing.view, self.far) {
+            Ok(mirrored) => report.mirrored = mirrored,
+            Err(fault) if fault.class() == Class::Unreachable => return Err(fault),
+            Err(fault) => report.not_mirrored = Some(fault.during("tell the copy which points are held and proved")),
+        }
         Ok(report)
     }
 

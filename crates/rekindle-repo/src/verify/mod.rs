@@ -22,6 +22,7 @@ use crate::marks;
 use crate::points::{self, PointsView};
 use crate::proofs;
 use crate::repo::Repo;
+use crate::source_proofs;
 
 pub(crate) use affected::paths_of;
 pub use report::{AffectedPoint, Damage, VerifyReport};
@@ -70,6 +71,7 @@ pub fn verify(repo: &Repo, options: &VerifyOptions, cancel: &Cancel) -> Result<V
     manifests(&view, &forest, &mut report);
     if check_ledger(repo, &view, &mut report)? {
         proofs::verify(repo, &view, &mut report)?;
+        source_proofs::verify(repo, &view, &mut report)?;
         marks::verify(repo, &view, &mut report)?;
         audit::verify(repo, &view, &mut report)?;
     }

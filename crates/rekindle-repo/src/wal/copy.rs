@@ -244,3 +244,103 @@ fn clear_tails(far: &Repo, cluster: Cluster, scope: &str, context: &RunContext) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rekindle_core::manifest::{Completeness, ComponentRecord, MANIFEST_VERSION, Manifest};
+    use rekindle_core::note::Notes;
+    use rekindle_core::tally::Tally;
+    use rekindle_core::wal::{BaseBackup, Lsn, Sealed, SegmentNumber, SegmentSize, Timeline, WalRange};
+    use rekindle_core::{ComponentKind, RunId};
+
+    const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+    const SEGMENT: u64 = 16 << 20;
+
+    fn cluster() -> Cluster {
+        Cluster { system: SystemId(7), segment_size: SegmentSize::DEFAULT }
+    }
+
+    fn name(number: u64) -> SegmentName {
+        SegmentName { timeline: Timeline(1), number: SegmentNumber(number) }
+    }
+
+    fn log(segments: impl IntoIterator<Item = u64>) -> BTreeMap<SystemId, Inventory> {
+        let sealed = |number| (name(number), Sealed { stored_bytes: 1, stored_at: None });
+        let inventory = Inventory {
+            cluster: cluster(),
+            segments: segments.into_iter().map(sealed).collect(),
+            tails: BTreeMap::new(),
+            tails_at: BTreeMap::new(),
+            left_tails: BTreeSet::new(),
+            histories: BTreeSet::new(),
+            gaps: Vec::new(),
+            holds: Vec::new(),
+        };
+        BTreeMap::from([(cluster().system, inventory)])
+    }
+
+    /// A point with a base backup that needs segments 4 to 6.
+    fn point() -> RecoveryPoint {
+        let (start, stop) = (Lsn(4 * SEGMENT + 40), Lsn(6 * SEGMENT + 900));
+        let base = BaseBackup {
+            cluster: cluster(),
+            server_version: 170_000,
+            timeline: Timeline(1),
+            start,
+            stop,
+            started: NOW,
+            stopped: NOW,
+            wal_ranges: vec![WalRange { timeline: Timeline(1), start, end: stop }],
+            tablespaces: Vec::new(),
+            checksums: true,
+            checksum_failures: 0,
+        };
+        let record = ComponentRecord {
+            id: "database".parse().unwrap(),
+            kind: ComponentKind::Postgres,
+            tree: String::new(),
+            captured_at: NOW,
+            tally: Tally::default(),
+            streams: Vec::new(),
+            added_bytes: 0,
+            stored_bytes: 0,
+            notes: Notes::default(),
+            details: serde_json::json!({BaseBackup::KEY: base}),
+        };
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            tool: String::new(),
+            stack: "shop".to_owned(),
+            host: "here".to_owned(),
+            run: RunId::new(NOW, 0),
+            started: NOW,
+            finished: NOW,
+            state: Completeness::Complete,
+            components: vec![record],
+            missing: Vec::new(),
+            skew_ms: 0,
+            ledger_head: None,
+            proof_head: None,
+            signing_key: None,
+            marks_head: None,
+            audit_head: None,
+            tags: Vec::new(),
+            suspicions: Vec::new(),
+        };
+        RecoveryPoint::stored("ab".repeat(32).parse().unwrap(), NOW, manifest)
+    }
+
+    #[test]
+    fn a_point_is_covered_only_when_every_segment_it_needs_is_at_the_far_side() {
+        let cover = |near, far| LogsThere { near, far, copied: WalCopied::default() }.cover(&point());
+        assert!(cover(log(1..=9), log(4..=6)).is_ok());
+        for lost in 4..=6 {
+            let fault = cover(log(1..=9), log((1..=9).filter(|number| *number != lost))).err().unwrap();
+            assert!(fault.is(codes::COPY_FAR), "{lost}: {fault:?}");
+        }
+        assert!(cover(log(1..=9), BTreeMap::new()).is_err(), "no log at all");
+        // What the source has lost as well is no fault of the copy; its verification tells.
+        assert!(cover(log(1..=5), log(4..=5)).is_ok());
+    }
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod admin;
+mod copy;
 mod key_cache;
 mod lease;
 mod ledger;

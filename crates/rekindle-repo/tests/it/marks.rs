@@ -19,6 +19,7 @@ fn mark(kind: MarkKind, number: u8) -> Mark {
         user: "ada".to_owned(),
         host: "here".to_owned(),
         keys: BTreeSet::new(),
+        origin: None,
     }
 }
 

@@ -9,7 +9,7 @@ use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::{Clock, RunContext};
 use rekindle_core::{Fault, codes};
 use rekindle_repo::admin::{self, KeyLabel};
-use rekindle_repo::copy::{self, CopyReport, FailedPoint};
+use rekindle_repo::copy::{self, CopyReport, FailedPoint, Mirrored};
 use rekindle_repo::{Repo, immutable, points};
 use rekindle_store::{Limited, ReadBack, Store};
 use serde_json::{Value, json};
@@ -64,6 +64,7 @@ impl Copy {
                 Ok(done) => {
                     text.push_str(&done.text());
                     list.push(done.json());
+                    faults.extend(done.report.not_mirrored);
                     faults.extend(done.report.failed.into_iter().map(|failed| failed.fault));
                 }
                 Err(fault) => {
@@ -138,7 +139,7 @@ fn make_far(session: &Session, copy: &CopyTo, place: &Place, source: &Repo) -> R
 
 impl Done {
     fn state(&self) -> &'static str {
-        if self.report.failed.is_empty() { "complete" } else { "incomplete" }
+        if self.report.failed.is_empty() && self.report.not_mirrored.is_none() { "complete" } else { "incomplete" }
     }
 
     fn json(&self) -> Value {
@@ -174,6 +175,13 @@ impl Done {
         if report.wal.objects > 0 {
             let (objects, bytes) = (report.wal.objects, human::bytes(report.wal.bytes));
             let _ = writeln!(text, "  write-ahead log: {objects} objects copied ({bytes})");
+        }
+        if report.mirrored != Mirrored::default() {
+            let Mirrored { marks, proofs } = report.mirrored;
+            let _ = writeln!(text, "  told of {marks} marks and {proofs} drills of the repository");
+        }
+        if let Some(fault) = &report.not_mirrored {
+            let _ = writeln!(text, "  NOT TOLD which points are held and proved: {}", fault.chain());
         }
         if report.packs_taken_in > 0 {
             let _ = writeln!(text, "  {} packs of an earlier copy were taken in", report.packs_taken_in);

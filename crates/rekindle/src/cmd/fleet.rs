@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use rekindle_config::{Member, load_fleet};
+use rekindle_config::{Member, MemberCopy, Repository, load_fleet};
 use rekindle_core::fleet::{StackState, Standing, stacks};
+use rekindle_core::objective::age_seconds;
 use rekindle_core::{Class, Fault, Result, codes};
+use rekindle_repo::copy::Lag;
 use rekindle_repo::{Repo, points};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::evidence::Evidence;
@@ -44,8 +47,53 @@ struct Status {
 /// What was seen of one repository.
 struct Seen {
     stacks: Vec<StackState>,
+    copies: Vec<CopySeen>,
     /// What is wrong with the repository itself.
     faults: Vec<Fault>,
+}
+
+/// What was seen of a copy of it: what it lacks, or why nobody knows.
+struct CopySeen {
+    name: String,
+    max_lag: Duration,
+    lag: Result<Lag>,
+}
+
+impl CopySeen {
+    fn is_late(&self, now: Timestamp) -> bool {
+        self.lag.as_ref().is_ok_and(|lag| Duration::from_secs(lag.seconds(now)) > self.max_lag)
+    }
+
+    fn standing(&self, now: Timestamp) -> String {
+        match &self.lag {
+            Err(_) => "failed".to_owned(),
+            Ok(lag) if lag.behind_since.is_none() => "holds everything".to_owned(),
+            Ok(lag) => {
+                let word = if self.is_late(now) { "late: " } else { "" };
+                let (points, objects) = (lag.points_missing, lag.wal_missing);
+                let since = human::seconds(lag.seconds(now));
+                format!("{word}{since} behind, lacks {points} points and {objects} objects of the log")
+            }
+        }
+    }
+
+    fn json(&self, now: Timestamp) -> Value {
+        match &self.lag {
+            Err(fault) => json!({"copy": self.name, "reachable": false, "error": fault.chain()}),
+            Ok(lag) => json!({
+                "copy": self.name,
+                "reachable": true,
+                "points": lag.points,
+                "points_missing": lag.points_missing,
+                "wal_missing": lag.wal_missing,
+                "newest": lag.newest,
+                "behind_since": lag.behind_since,
+                "lag_seconds": lag.seconds(now),
+                "max_lag_seconds": self.max_lag.as_secs(),
+                "late": self.is_late(now),
+            }),
+        }
+    }
 }
 
 impl Fleet {
@@ -60,7 +108,7 @@ impl Fleet {
         }
         let now = session.now();
         let seen = look_at_all(session.runtime.handle(), &fleet.members, now);
-        Ok(answer(&fleet.members, &seen))
+        Ok(answer(&fleet.members, &seen, now))
     }
 }
 
@@ -75,22 +123,34 @@ fn look_at_all(handle: &Handle, members: &[Member], now: Timestamp) -> Vec<Seen>
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     members.get(n).map(|member| (n, member))
                 } {
-                    let seen = look_at(handle, member, now)
-                        .unwrap_or_else(|fault| Seen { stacks: Vec::new(), faults: vec![fault] });
+                    let seen = look_at(handle, member, now).unwrap_or_else(|fault| unseen(member, fault));
                     all.lock().unwrap_or_else(PoisonError::into_inner)[n] = Some(seen);
                 }
             });
         }
     });
     let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let unseen = || Fault::new(codes::RUN_BUG, "look at a repository of the fleet");
-    all.into_iter().map(|seen| seen.unwrap_or_else(|| Seen { stacks: Vec::new(), faults: vec![unseen()] })).collect()
+    let forgotten = || Fault::new(codes::RUN_BUG, "look at a repository of the fleet");
+    members.iter().zip(all).map(|(member, seen)| seen.unwrap_or_else(|| unseen(member, forgotten()))).collect()
+}
+
+/// Nothing is known of a repository that cannot be looked at, nor what its copies lack.
+fn unseen(member: &Member, fault: Fault) -> Seen {
+    let unknown = |copy: &MemberCopy| {
+        let why = Fault::new(fault.code(), "compare it with its repository, which cannot be looked at");
+        CopySeen { name: copy.name.clone(), max_lag: copy.max_lag, lag: Err(why) }
+    };
+    Seen { stacks: Vec::new(), copies: member.copies.iter().map(unknown).collect(), faults: vec![fault] }
+}
+
+fn open(handle: &Handle, repository: &Repository) -> Result<Repo> {
+    let place = wire::place_of(repository)?;
+    let store = rekindle_store::open(&place.options)?;
+    Repo::open(store, handle.clone(), &place.password, place.repo)
 }
 
 fn look_at(handle: &Handle, member: &Member, now: Timestamp) -> Result<Seen> {
-    let place = wire::place_of(&member.repository)?;
-    let store = rekindle_store::open(&place.options)?;
-    let repo = Repo::open(store, handle.clone(), &place.password, place.repo)?;
+    let repo = open(handle, &member.repository)?;
     let view = points::view(&repo)?;
     let evidence = Evidence::read(&repo)?;
     let mut faults: Vec<Fault> = evidence.fault.into_iter().collect();
@@ -108,10 +168,17 @@ fn look_at(handle: &Handle, member: &Member, now: Timestamp) -> Result<Seen> {
                 .hint("look at the service of the host that should write there"),
         );
     }
-    Ok(Seen { stacks: stacks(&view.points, &evidence.records, member.max_age, &member.ignore, now), faults })
+    let copy = |copy: &MemberCopy| CopySeen {
+        name: copy.name.clone(),
+        max_lag: copy.max_lag,
+        lag: open(handle, &copy.repository).and_then(|far| super::copy::lag(&repo, &view.points, &far)),
+    };
+    let copies = member.copies.iter().map(copy).collect();
+    let stacks = stacks(&view.points, &evidence.records, member.max_age, &member.ignore, now);
+    Ok(Seen { stacks, copies, faults })
 }
 
-fn answer(members: &[Member], seen: &[Seen]) -> Answer {
+fn answer(members: &[Member], seen: &[Seen], now: Timestamp) -> Answer {
     let mut rows = Vec::new();
     let mut late = Vec::new();
     let mut faults = Vec::new();
@@ -123,14 +190,28 @@ fn answer(members: &[Member], seen: &[Seen]) -> Answer {
                 late.push(format!("`{}` of {}", one.stack, one.host));
             }
         }
+        for copy in &seen.copies {
+            let what = format!("the copy `{}` of `{}`", copy.name, member.name);
+            rows.push(copy_row(member, copy, now));
+            match &copy.lag {
+                Err(fault) => faults.push(about(&what, fault)),
+                Ok(lag) if copy.is_late(now) => faults.push(
+                    Fault::new(codes::ENGINE_OBJECTIVE, format!("find everything in {what}"))
+                        .because(format!("it is {} behind", human::seconds(lag.seconds(now))))
+                        .hint("`rekindle copy` on the host that makes it; `rekindle status` there says why"),
+                ),
+                Ok(_) => {}
+            }
+        }
         for fault in &seen.faults {
             let unknown = ["-", "-", "-", "-", "-", "failed"].map(str::to_owned);
             rows.push([member.name.clone()].into_iter().chain(unknown).collect());
-            faults.push(named(member, fault));
+            faults.push(about(&format!("the repository `{}`", member.name), fault));
         }
         let errors: Vec<String> = seen.faults.iter().map(Fault::chain).collect();
         list.push(json!({
             "repository": member.name, "max_age_seconds": member.max_age.as_secs(), "stacks": seen.stacks, "errors": errors,
+            "copies": seen.copies.iter().map(|one| one.json(now)).collect::<Vec<_>>(),
         }));
     }
     let head = ["REPOSITORY", "STACK", "HOST", "POINTS", "NEWEST", "PROVED", "STANDING"];
@@ -147,13 +228,28 @@ fn answer(members: &[Member], seen: &[Seen]) -> Answer {
     faults.into_iter().fold(answer.exit(exit), Answer::with_fault)
 }
 
-/// The same fault, with the repository's name in front.
-fn named(member: &Member, fault: &Fault) -> Fault {
-    let named = Fault::new(fault.code(), format!("look at the repository `{}`", member.name)).because(fault.chain());
+/// The same fault, with the name of what was looked at in front.
+fn about(what: &str, fault: &Fault) -> Fault {
+    let named = Fault::new(fault.code(), format!("look at {what}")).because(fault.chain());
     match fault.hint_text() {
         Some(hint) => named.hint(hint.to_owned()),
         None => named,
     }
+}
+
+fn copy_row(member: &Member, copy: &CopySeen, now: Timestamp) -> Vec<String> {
+    let newest = copy.lag.as_ref().ok().and_then(|lag| lag.newest);
+    let newest = newest.map(|at| format!("{} ago", human::seconds(age_seconds(now, at))));
+    let points = copy.lag.as_ref().map_or_else(|_| "-".to_owned(), |lag| lag.points.to_string());
+    vec![
+        member.name.clone(),
+        format!("copy {}", copy.name),
+        "-".to_owned(),
+        points,
+        newest.unwrap_or_else(|| "-".to_owned()),
+        "-".to_owned(),
+        copy.standing(now),
+    ]
 }
 
 fn row(member: &Member, one: &StackState) -> Vec<String> {

@@ -1,14 +1,14 @@
 //! `forget`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use jiff::tz::TimeZone;
 use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
-use rekindle_engine::retain::{Policies, decide, guard_explicit};
+use rekindle_engine::retain::{Known, Policies, decide, guard_explicit};
 use rekindle_repo::points::{self, PointsView};
-use rekindle_repo::{Repo, admin, marks, proofs};
+use rekindle_repo::{Repo, admin, marks, proofs, source_proofs};
 use serde_json::json;
 
 use super::wal::sweep::{self, Swept};
@@ -83,8 +83,11 @@ impl Forget {
         let decisions = {
             // A chain of proofs that was changed says nothing about which point was proved.
             let proofs = proofs::read_all(&repository)?;
+            let there = source_proofs::proved_there(&view.points, &source_proofs::read_all(&repository)?)?;
+            let there: BTreeSet<PointId> = there.into_keys().collect();
+            let known = Known { marks: &marks, proofs: &proofs, proved_there: &there };
             let (stack, now) = (&config.stack.name, session.now());
-            decide(policies, &view.points, (&marks, &proofs), stack, &host, now, &TimeZone::system())?
+            decide(policies, &view.points, &known, stack, &host, now, &TimeZone::system())?
         };
         let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
         guard_explicit(&view.points, &marks, &removed)?;

@@ -43,11 +43,17 @@ impl List {
             .collect();
         let surplus = self.last.map_or(0, |last| chosen.len().saturating_sub(last));
         chosen.drain(..surplus);
-        let list: Vec<_> = chosen.iter().map(|point| describe::summary(point, evidence.trust(point), &marks)).collect();
+        let there = evidence.proved_there(all);
+        let summary = |point: &&RecoveryPoint| {
+            let mut summary = describe::summary(point, evidence.trust(point), &marks);
+            summary["proved_in_source"] = json!(there.get(point.id()));
+            summary
+        };
+        let list: Vec<_> = chosen.iter().map(summary).collect();
         let mut text = if chosen.is_empty() {
             "There is no recovery point.\n".to_owned()
         } else {
-            describe::table(&chosen, &evidence, &marks)
+            describe::table(&chosen, &evidence, &there, &marks)
         };
         if foreign > 0 {
             let _ =

@@ -80,6 +80,7 @@ impl Point {
             user: wire::user_name(),
             host: wire::host_name(),
             keys: BTreeSet::new(),
+            origin: None,
         };
         marks::add(&repo, &mark)?;
         let text = match kind {

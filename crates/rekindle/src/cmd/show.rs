@@ -7,6 +7,7 @@ use rekindle_core::manifest::ComponentRecord;
 use rekindle_core::mark::Marks;
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::Trust;
+use rekindle_repo::source_proofs::ProvedThere;
 use serde_json::json;
 
 use crate::evidence::Evidence;
@@ -32,23 +33,25 @@ impl Show {
         let point = wire::point(&repository, &self.point)?;
         let evidence = Evidence::read(&repository)?;
         let trust = evidence.trust(&point);
+        let there = evidence.proved_there(std::slice::from_ref(&point)).remove(point.id());
         let (marks, doubt) = attached::marks_shown(&repository);
         let result = json!({
             "id": point.id(),
             "time": point.time(),
             "trust": trust,
+            "proved_in_source": there,
             "suspicious": marks.suspicious(&point),
             "accepted": marks.accepted(point.id()),
             "held": marks.held(point.id()),
             "manifest": point.manifest(),
         });
-        let answer = Answer::data(result, text(&point, trust, &marks));
+        let answer = Answer::data(result, text(&point, trust, there.as_ref(), &marks));
         let faults = evidence.fault.into_iter().chain(doubt);
         Ok(faults.fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault)))
     }
 }
 
-fn text(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> String {
+fn text(point: &RecoveryPoint, trust: Trust, there: Option<&ProvedThere>, marks: &Marks) -> String {
     let manifest = point.manifest();
     let mut text = format!(
         "point     {}\ntime      {}\nstack     {} on {}\nstate     {}, {}\nskew      {}\nwritten   {} by {}\n\n",
@@ -71,7 +74,15 @@ fn text(point: &RecoveryPoint, trust: Trust, marks: &Marks) -> String {
     for (word, mark) in [("accepted", marks.accepted(point.id())), ("held", marks.held(point.id()))] {
         let Some(mark) = mark else { continue };
         let reason = mark.reason.as_deref().unwrap_or("no reason given");
-        let _ = writeln!(text, "\n{word} by {} on {}: {reason}", mark.user, human::time(mark.time));
+        let from = if mark.origin.is_some() { " in the repository it is a copy of" } else { "" };
+        let _ = writeln!(text, "\n{word} by {} on {}{from}: {reason}", mark.user, human::time(mark.time));
+    }
+    if let Some(there) = there {
+        let (at, id) = (human::time(there.at), there.repository.get(..8).unwrap_or_default());
+        let _ = writeln!(
+            text,
+            "\nproved on {at} in repository {id}, which it is a copy of: of the bytes here, only a drill here tells"
+        );
     }
     for missing in &manifest.missing {
         let _ = writeln!(text, "\nmissing: {} ({}): [{}] {}", missing.id, missing.kind, missing.code, missing.error);

@@ -102,6 +102,7 @@ impl Confirm {
             user: wire::user_name(),
             host: wire::host_name(),
             keys: admin::key_ids(&repo)?,
+            origin: None,
         };
         marks::add(&repo, &mark)?;
         let tried = if self.held.is_empty() { "" } else { " What is held opens the repository." };

@@ -127,3 +127,62 @@ fn several_hosts_share_one_repository_in_one_bucket() {
     let seen: Vec<&str> = stacks.iter().map(|one| one["host"].as_str().unwrap()).collect();
     assert_eq!(seen, ["one", "two"]);
 }
+
+#[test]
+fn a_fleet_of_nothing_is_a_wrong_command_line_and_never_good() {
+    let place = Place::new();
+    for text in ["[member]\n", "max-age = \"1h\"\n# every one is commented out\n[member]\n# [member.shop]\n"] {
+        place.write("fleet.toml", text);
+        let ended = place.ends(2, &["fleet", "status"]);
+        ended.says("RK-CL-001", &["fleet.toml", "it names no repository", "[member.NAME]"]);
+        let answer = place.json(2, &["fleet", "status"]);
+        assert_eq!(answer["error"]["code"], "RK-CL-001", "{answer}");
+    }
+    // Not even the table: the file is no fleet.
+    place.write("fleet.toml", "");
+    place.ends(5, &["fleet", "status"]).says("RK-CF-004", &["`member` is missing"]);
+    place.ends(5, &["fleet", "status", "--file", "nowhere.toml"]);
+}
+
+#[test]
+fn fleet_status_shows_copies_and_how_far_they_are_behind() {
+    let place = Place::new();
+    let mut shop = member(&place, "shop");
+    shop.place.write("copy-key", "canary-password-of-the-copy");
+    let url = format!("file://{}", place.path().join("away").display());
+    shop.set(&format!("[copy.offsite]\nurl = \"{url}\"\npassword = \"file:copy-key\"\n"));
+    shop.place.ends(0, &["backup"]);
+    shop.place.ends(0, &["copy", "--init"]);
+    names(&place, &[("shop", &shop)], "");
+    let usual = place.read("fleet.toml");
+    let copy = |lag: &str| {
+        let key = shop.path("copy-key");
+        let table =
+            format!("[member.shop.copy.offsite]\nurl = \"{url}\"\npassword = \"file:{}\"\n{lag}", key.display());
+        place.write("fleet.toml", &format!("{usual}\n{table}"));
+    };
+    copy("");
+    let answer = place.json(0, &["fleet", "status"]);
+    let told = &answer["result"]["repositories"][0]["copies"][0];
+    assert_eq!((told["copy"].as_str(), told["points"].as_u64()), (Some("offsite"), Some(1)), "{answer}");
+    assert_eq!((told["lag_seconds"].as_u64(), told["late"].as_bool()), (Some(0), Some(false)), "{answer}");
+    assert!(place.ends(0, &["fleet", "status"]).out.contains("holds everything"));
+
+    // Behind, and not for too long; then for too long.
+    shop.place.ends(0, &["backup"]);
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let answer = place.json(0, &["fleet", "status"]);
+    let told = &answer["result"]["repositories"][0]["copies"][0];
+    assert_eq!((told["points_missing"].as_u64(), told["late"].as_bool()), (Some(1), Some(false)), "{answer}");
+    copy("max-lag = \"1s\"\n");
+    let shown = place.ends(4, &["fleet", "status"]);
+    shown.says("RK-EN-009", &["the copy `offsite` of `shop`", "behind"]);
+    assert!(shown.out.contains("late: ") && shown.out.contains("lacks 1 points"), "{shown:#?}");
+    assert_eq!(standing(&place.json(4, &["fleet", "status"]), 0), "good", "the stack itself is not late");
+
+    // One that is gone is never good, and hides nothing.
+    std::fs::rename(place.path().join("away"), place.path().join("lost")).unwrap();
+    let answer = place.json(10, &["fleet", "status"]);
+    let told = &answer["result"]["repositories"][0]["copies"][0];
+    assert_eq!((told["reachable"].as_bool(), standing(&answer, 0)), (Some(false), "good"), "{answer}");
+}

@@ -7,6 +7,8 @@ mod container_stack;
 mod containers;
 mod containers_monitoring;
 mod copies;
+mod copies_killed;
+mod copies_marks;
 mod damage;
 mod diff;
 mod drill;
