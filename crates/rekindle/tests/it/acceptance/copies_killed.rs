@@ -17,7 +17,8 @@ const LATEST: Duration = Duration::from_secs(2);
 /// Packs of the copy with their sizes, as the bucket lists them.
 fn packs(s3: &S3) -> BTreeMap<String, u64> {
     let path = format!("/{}", s3.bucket());
-    let (status, text) = s3.door().request(&s3.admin_key(), ("GET", &path, "list-type=2&prefix=copy%2Fdata%2F"), &[], &[]);
+    let (status, text) =
+        s3.door().request(&s3.admin_key(), ("GET", &path, "list-type=2&prefix=copy%2Fdata%2F"), &[], &[]);
     assert_eq!(status, 200, "{text}");
     assert!(!text.contains("<IsTruncated>true"), "more than one page");
     let between = |text: &str, tag: &str| {
