@@ -308,6 +308,10 @@ pub struct Materialize {
     pub select: Vec<EntryPath>,
     /// Whether owners are set (needs the privilege; failing to is a problem of that entry).
     pub owners: bool,
+    /// Everything belongs to this user and group, whatever `owners` says (needs the privilege).
+    pub given_to: Option<(u32, u32)>,
+    /// Whether everything is on the disk when this returns. Whoever goes on writing there may sync once at the end.
+    pub sync: bool,
     /// Whether files of `into` that the part does not have are removed.
     pub delete_extra: bool,
 }
@@ -315,7 +319,15 @@ pub struct Materialize {
 impl Materialize {
     /// Everything of a part into a directory.
     pub fn all(into: &Path) -> Self {
-        Self { within: None, into: into.to_owned(), select: Vec::new(), owners: true, delete_extra: false }
+        Self {
+            within: None,
+            into: into.to_owned(),
+            select: Vec::new(),
+            owners: true,
+            given_to: None,
+            sync: true,
+            delete_extra: false,
+        }
     }
 }
 

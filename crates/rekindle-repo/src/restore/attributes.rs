@@ -14,6 +14,27 @@ use super::place::file_type;
 /// Set-uid and set-gid.
 const SET_ID_BITS: u32 = 0o6000;
 
+/// Whose an entry becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Of whoever restores.
+    Restorer,
+    /// As it was saved.
+    Stored,
+    /// This user and group.
+    Given(u32, u32),
+}
+
+impl Owners {
+    fn of(self, meta: &Meta) -> Option<(u32, u32)> {
+        match self {
+            Self::Restorer => None,
+            Self::Stored => Some((meta.uid, meta.gid)),
+            Self::Given(uid, gid) => Some((uid, gid)),
+        }
+    }
+}
+
 /// What could not be set, ready to be read by somebody.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Vec<String>);
@@ -31,19 +52,19 @@ impl Problems {
 
 /// Sets the attributes of an open file or directory. What is right already, as on a file that was just
 /// made, is not set again: each change is written into the file system's journal.
-pub(crate) fn set_open(fd: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Problems {
+pub(crate) fn set_open(fd: BorrowedFd<'_>, meta: &Meta, owners: Owners) -> Problems {
     let mut problems = Problems::default();
     let there = rustix::fs::fstat(fd).ok();
     let mut changed = there.is_none();
     let mut owned = false;
-    if owners {
-        let same = |stat: &rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (meta.uid, meta.gid);
+    if let Some((uid, gid)) = owners.of(meta) {
+        let same = |stat: &rustix::fs::Stat| (stat.st_uid, stat.st_gid) == (uid, gid);
         if there.as_ref().is_some_and(same) {
-            owned = true;
+            owned = owners == Owners::Stored;
         } else {
             changed = true;
-            match rustix::fs::fchown(fd, owner(meta.uid), group(meta.gid)) {
-                Ok(()) => owned = true,
+            match rustix::fs::fchown(fd, owner(uid), group(gid)) {
+                Ok(()) => owned = owners == Owners::Stored,
                 Err(error) => problems.note("set owner", error),
             }
         }
@@ -69,14 +90,14 @@ pub(crate) fn set_open(fd: BorrowedFd<'_>, meta: &Meta, owners: bool) -> Problem
 }
 
 /// Sets the attributes of an entry that cannot or must not be opened: a link, a FIFO, a device.
-pub(crate) fn set_named(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta, owners: bool) -> Problems {
+pub(crate) fn set_named(directory: BorrowedFd<'_>, name: &[u8], meta: &Meta, owners: Owners) -> Problems {
     let mut problems = Problems::default();
     let link = matches!(meta.kind, EntryKind::Symlink { .. });
     let mut owned = false;
-    if owners {
-        let set = rustix::fs::chownat(directory, name, owner(meta.uid), group(meta.gid), AtFlags::SYMLINK_NOFOLLOW);
+    if let Some((uid, gid)) = owners.of(meta) {
+        let set = rustix::fs::chownat(directory, name, owner(uid), group(gid), AtFlags::SYMLINK_NOFOLLOW);
         match set {
-            Ok(()) => owned = true,
+            Ok(()) => owned = owners == Owners::Stored,
             Err(error) => problems.note("set owner", error),
         }
     }

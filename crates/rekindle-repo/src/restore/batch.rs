@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -164,7 +164,7 @@ fn finish_untouched(site: &Site<'_>, task: &FileTask, prepared: &Prepared) {
 
 /// The content stands: sets the attributes and counts the file.
 fn finish(site: &Site<'_>, task: &FileTask, fd: BorrowedFd<'_>, kept: u64) {
-    let problems = set_open(fd, &task.meta, site.request.owners);
+    let problems = set_open(fd, &task.meta, site.owners());
     if let Some(text) = problems.text() {
         let path = site.path(task.directory, &task.name);
         site.report.attribute_problem(&path, text);
@@ -179,13 +179,16 @@ struct Worker<'a> {
     stop: &'a Stop,
     cache: DirectoryCache<'a>,
     written: Written,
+    /// The file that was written to last, by its number: the next blob is mostly of the same one.
+    open: Option<(u32, OwnedFd)>,
     /// Packs that could not be read in one piece: told once each.
     told: HashSet<u32>,
 }
 
 impl<'a> Worker<'a> {
     fn new(site: &'a Site<'a>, tasks: &'a [FileTask], plan: &'a Plan, stop: &'a Stop, written: Written) -> Self {
-        Self { site, tasks, plan, stop, cache: DirectoryCache::new(site.target.as_fd()), written, told: HashSet::new() }
+        let cache = DirectoryCache::new(site.target.as_fd());
+        Self { site, tasks, plan, stop, cache, written, open: None, told: HashSet::new() }
     }
 
     fn run(&mut self, turns: &[Range<usize>], next: &AtomicUsize) {
@@ -243,7 +246,7 @@ impl<'a> Worker<'a> {
                 Err(fault) => {
                     let why = fault.chain();
                     for need in same {
-                        self.settle(need, Err(why.clone()), None)?;
+                        self.settle(need, Err(why.clone()))?;
                     }
                 }
             }
@@ -255,31 +258,55 @@ impl<'a> Worker<'a> {
         for need in needs {
             let task = &self.tasks[need.file as usize];
             if task.failed.get().is_some() {
-                self.settle(need, Ok(()), None)?;
+                self.settle(need, Ok(()))?;
                 continue;
             }
-            let opened = self
-                .cache
-                .with(&self.site.directories, task.directory, |directory| write(directory, task, need, content))
-                .and_then(|result| result);
-            match opened {
-                Ok(fd) => {
+            match self.write(task, need, content) {
+                Ok(()) => {
                     let length = content.len() as u64;
                     self.written.add(length);
                     self.site.context.monitor.advance(&self.site.scope, 0, length);
-                    self.settle(need, Ok(()), Some(&fd))?;
+                    self.settle(need, Ok(()))?;
                 }
                 Err(error) => match space::judge("write the file", error) {
                     TargetError::Fatal(fault) => return Err(fault),
-                    TargetError::Entry(why) => self.settle(need, Err(why), None)?,
+                    TargetError::Entry(why) => self.settle(need, Err(why))?,
                 },
             }
         }
         Ok(())
     }
 
+    /// Writes a blob to its place; the file stays open.
+    fn write(&mut self, task: &FileTask, need: &Need, content: &[u8]) -> Result<(), Errno> {
+        if self.open.as_ref().is_none_or(|(file, _)| *file != need.file) {
+            self.open = None;
+            let opened = self
+                .cache
+                .with(&self.site.directories, task.directory, |directory| match task.start {
+                    Start::AtWrite => file::create(directory, &task.name, task.first_mode()),
+                    Start::Made { device, inode, .. } => file::reopen(directory, &task.name, device, inode),
+                })
+                .and_then(|result| result)?;
+            self.open = Some((need.file, opened));
+        }
+        let Some((_, fd)) = &self.open else { return Err(Errno::BADF) };
+        match task.start {
+            Start::AtWrite => {
+                let written = file::write_at(fd.as_fd(), content, 0, true)?;
+                if written < content.len() as u64 {
+                    rustix::fs::ftruncate(fd, content.len() as u64)?;
+                }
+            }
+            Start::Made { holes, .. } => {
+                file::write_at(fd.as_fd(), content, need.at, holes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// One blob of a file is dealt with; after the last one the file is finished or taken away.
-    fn settle(&mut self, need: &Need, result: Result<(), String>, fd: Option<&std::os::fd::OwnedFd>) -> Result<()> {
+    fn settle(&mut self, need: &Need, result: Result<(), String>) -> Result<()> {
         let task = &self.tasks[need.file as usize];
         if let Err(why) = result {
             let _ = task.failed.set(why);
@@ -290,8 +317,9 @@ impl<'a> Worker<'a> {
         if task.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
             return Ok(());
         }
+        let fd = self.open.take().filter(|(file, _)| *file == need.file);
         match (task.failed.get(), fd) {
-            (None, Some(fd)) => {
+            (None, Some((_, fd))) => {
                 finish(self.site, task, fd.as_fd(), task.kept);
                 Ok(())
             }
@@ -317,28 +345,5 @@ impl<'a> Worker<'a> {
         };
         self.site.lose(task.directory, &task.name, &why);
         Ok(())
-    }
-}
-
-fn write(
-    directory: BorrowedFd<'_>,
-    task: &FileTask,
-    need: &Need,
-    content: &[u8],
-) -> Result<std::os::fd::OwnedFd, Errno> {
-    match task.start {
-        Start::AtWrite => {
-            let fd = file::create(directory, &task.name, task.first_mode())?;
-            let written = file::write_at(fd.as_fd(), content, 0, true)?;
-            if written < content.len() as u64 {
-                rustix::fs::ftruncate(&fd, content.len() as u64)?;
-            }
-            Ok(fd)
-        }
-        Start::Made { device, inode, holes } => {
-            let fd = file::reopen(directory, &task.name, device, inode)?;
-            file::write_at(fd.as_fd(), content, need.at, holes)?;
-            Ok(fd)
-        }
     }
 }

@@ -68,7 +68,9 @@ pub(crate) fn materialize(part: &RepoPart, request: &Materialize, context: &RunC
     let links = Walker::new(&mut site).run(tree, request.within.clone())?;
     make_links(&site, links)?;
     finish_directories(&site)?;
-    sync(&site)?;
+    if request.sync {
+        sync(&site)?;
+    }
     let mut result = site.report.finish();
     if tallied {
         compare(part, &mut result);
@@ -131,7 +133,7 @@ fn finish_directories(site: &Site<'_>) -> Result<()> {
         let Some(meta) = &record.meta else {
             continue;
         };
-        let set = cache.with(&site.directories, number, |fd| set_open(fd, meta, site.request.owners));
+        let set = cache.with(&site.directories, number, |fd| set_open(fd, meta, site.owners()));
         let text = match set {
             Ok(problems) => problems.text(),
             Err(error) => Some(format!("open the directory: {}", std::io::Error::from(error))),

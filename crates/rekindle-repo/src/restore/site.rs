@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rekindle_core::port::{Materialize, RunContext};
 use rekindle_core::{Fault, Result};
 
+use super::attributes::Owners;
 use super::place::{Directories, DirectoryNumber};
 use super::report::Report;
 use crate::read::blobs::SharedReader;
@@ -28,6 +29,15 @@ impl Site<'_> {
     /// Path of an entry from the target, for messages.
     pub(super) fn path(&self, directory: DirectoryNumber, name: &[u8]) -> Vec<u8> {
         self.directories.path(directory, name)
+    }
+
+    /// Whose the entries become.
+    pub(super) fn owners(&self) -> Owners {
+        match (self.request.given_to, self.request.owners) {
+            (Some((uid, gid)), _) => Owners::Given(uid, gid),
+            (None, true) => Owners::Stored,
+            (None, false) => Owners::Restorer,
+        }
     }
 
     /// Records a lost entry and tells the monitor.

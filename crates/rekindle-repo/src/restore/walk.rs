@@ -268,7 +268,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         if self.is_further_name(visit, &node.name, &node.meta, content.as_bytes()) {
             return Ok(());
         }
-        let owners = self.site.request.owners;
+        let owners = self.site.owners();
         let made = self.at(visit.number, |directory| {
             special::make(directory, &node.name, &node.meta.kind)?;
             Ok(set_named(directory, &node.name, &node.meta, owners))

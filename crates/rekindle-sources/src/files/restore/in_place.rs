@@ -189,7 +189,7 @@ fn stage(part: &dyn PartReader, piece: &Piece, owners: bool, context: &RunContex
     } else {
         (piece.entry.path.parent(), vec![piece.entry.path.clone()])
     };
-    let order = Materialize { within, into: stage.clone(), select, owners, delete_extra: true };
+    let order = Materialize { within, select, owners, delete_extra: true, ..Materialize::all(stage) };
     let mut written = part.materialize(&order, context)?;
     if piece.is_directory() && !piece.is_mount {
         // `materialize` fills a directory; the directory itself is ours.

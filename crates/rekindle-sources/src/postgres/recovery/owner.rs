@@ -90,8 +90,12 @@ impl Owner {
         let Some(Self { uid, gid }) = owner else { return Ok(()) };
         let mut todo = vec![path.to_owned()];
         while let Some(path) = todo.pop() {
-            lchown(&path, Some(uid), Some(gid))?;
-            if fs::symlink_metadata(&path)?.is_dir() {
+            let meta = fs::symlink_metadata(&path)?;
+            // Each change is written into the file system's journal, also one that changes nothing.
+            if (meta.uid(), meta.gid()) != (uid, gid) {
+                lchown(&path, Some(uid), Some(gid))?;
+            }
+            if meta.is_dir() {
                 for entry in fs::read_dir(&path)? {
                     todo.push(entry?.path());
                 }

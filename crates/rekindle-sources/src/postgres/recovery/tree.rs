@@ -12,6 +12,7 @@ use rekindle_core::wal::{BaseBackup, SegmentName};
 use rekindle_core::{Fault, Result, codes};
 
 use super::io_fault;
+use super::owner::Owner;
 use super::place::Place;
 
 /// PostgreSQL refuses a data directory that others may enter.
@@ -79,6 +80,7 @@ pub(super) fn restore(
     base: &BaseBackup,
     own: &BTreeSet<SegmentName>,
     place: &Place,
+    owner: Option<Owner>,
     context: &RunContext,
 ) -> Result<Restored> {
     let listing = list(part)?;
@@ -93,14 +95,19 @@ pub(super) fn restore(
     };
     make_directory(&place.data)?;
     let mut restored = Restored::default();
-    let data = |select: Vec<EntryPath>| -> Result<Materialize> {
-        let all = Materialize::all(&place.data);
-        Ok(Materialize { within: Some(path(DATA)?), select, owners: false, ..all })
+    let ours = |into: &Path, within: EntryPath| Materialize {
+        within: Some(within),
+        owners: false,
+        given_to: owner.map(|owner| (owner.uid, owner.gid)),
+        ..Materialize::all(into)
     };
-    restored.add(part.materialize(&data(listing.first)?, context)?);
-    restore_tablespaces(part, base, &listing.tablespaces, place, context, &mut restored)?;
+    let first = Materialize { select: listing.first, ..ours(&place.data, path(DATA)?) };
+    restored.add(part.materialize(&first, context)?);
+    restore_tablespaces(part, base, &listing.tablespaces, place, &ours, context, &mut restored)?;
     refuse_lost(&restored.done)?;
-    restored.add(part.materialize(&data(vec![control])?, context)?);
+    // All of that is on the disk before it; what comes with it and after it is synced at the end.
+    let last = Materialize { select: vec![control], sync: false, ..ours(&place.data, path(DATA)?) };
+    restored.add(part.materialize(&last, context)?);
     refuse_lost(&restored.done)?;
     for name in ["pg_tblspc", "pg_wal/archive_status"] {
         make_directory(&place.data.join(name))?;
@@ -118,6 +125,7 @@ fn restore_tablespaces(
     base: &BaseBackup,
     held: &[String],
     place: &Place,
+    ours: &dyn Fn(&Path, EntryPath) -> Materialize,
     context: &RunContext,
     restored: &mut Restored,
 ) -> Result<()> {
@@ -128,8 +136,7 @@ fn restore_tablespaces(
         make_directory(&target)?;
         if held.contains(&oid) {
             let within = path(&[TABLESPACES, b"/", oid.as_bytes()].concat())?;
-            let request = Materialize { within: Some(within), owners: false, ..Materialize::all(&target) };
-            restored.add(part.materialize(&request, context)?);
+            restored.add(part.materialize(&ours(&target, within), context)?);
             let mode = fs::Permissions::from_mode(DIRECTORY_MODE);
             fs::set_permissions(&target, mode).map_err(|error| io_fault("set the mode of", &target, error))?;
         }

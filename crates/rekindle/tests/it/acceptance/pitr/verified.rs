@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Output;
 
-use rekindle_testkit::Postgres;
+use rekindle_testkit::{Postgres, tools};
 
-use super::{Room, mark, marker_table, markers, numbers, options, serve, write_wal};
-use crate::acceptance::wal_support::{Log, give};
+use super::{Room, caught_up, mark, marker_table, markers, numbers, options, serve, write_wal};
+use crate::acceptance::wal_support::{Log, ended, give};
 
 fn verified(server: &Postgres, data: &Path) -> Output {
     server.client("pg_verifybackup").arg(data).output().unwrap()
@@ -65,4 +65,35 @@ fn what_is_laid_out_passes_pg_verifybackup() {
         assert_eq!(markers(&copy), numbers(1200), "{major}");
         assert_eq!(copy.psql("postgres", "SELECT sum(n) FROM there").trim(), "12502599", "{major}");
     }
+}
+
+/// What is reported as restored survives a power cut: nothing is written behind the last `syncfs`.
+#[test]
+fn everything_is_on_the_disk_when_it_is_reported() {
+    let server = Postgres::start(options(15, &[]));
+    let log = Log::with(&server, "stream");
+    let room = Room::new();
+    marker_table(&server);
+    let receiver = log.receiver(&[]);
+    receiver.wait_told("streaming timeline 1");
+    log.backup();
+    mark(&server, 3);
+    write_wal(&server, 20);
+    caught_up(&log, &server);
+    assert_eq!(receiver.stop(), 0);
+    let (data, trace) = (room.path("laid-out"), room.path("trace"));
+    let inner = log.command_in(log.place.path(), &["restore", "database", "--latest", "--no-start", "--to"]);
+    let mut command = std::process::Command::new(tools::find("strace"));
+    command.arg("-f").arg("-o").arg(&trace).args(["-e", "trace=rename,renameat,renameat2,syncfs,openat"]);
+    command.arg(inner.get_program()).args(inner.get_args()).arg(&data).current_dir(log.place.path());
+    let restored = ended(command);
+    assert_eq!(restored.code, 0, "{restored:#?}");
+    let trace = fs::read_to_string(trace).unwrap();
+    let target = data.to_str().unwrap();
+    let writes = |line: &str| line.contains(target) && (line.contains("rename") || line.contains("O_WRONLY"));
+    let last_write = trace.lines().enumerate().filter(|(_, line)| writes(line)).map(|(n, _)| n).max().unwrap();
+    let last_sync =
+        trace.lines().enumerate().filter(|(_, line)| line.contains("syncfs")).map(|(n, _)| n).max().unwrap();
+    assert!(trace.lines().any(|line| line.contains("pg_wal/0000") && writes(line)), "WAL was laid out: {trace:.3000}");
+    assert!(last_sync > last_write, "{}", trace.lines().nth(last_write).unwrap());
 }
