@@ -11,7 +11,7 @@ use rekindle_core::{Fault, Result, codes};
 use super::site::Site;
 
 /// Bytes that are written between two flushes.
-const FLUSH_EVERY_BYTES: u64 = 128 << 20;
+const FLUSH_EVERY_BYTES: u64 = 32 << 20;
 
 /// Counts what one worker writes and asks for a flush when it is time.
 #[derive(Debug, Clone)]
