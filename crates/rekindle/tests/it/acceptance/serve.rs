@@ -14,19 +14,23 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stack::{Random, Stack, end, noise, wait_until};
 
 /// Killed services in one test; `REKINDLE_TEST_KILLS` says another number.
-const KILLS: u64 = 20;
+const KILLS: u64 = 50;
 
 pub(super) struct Served {
     pub(super) stack: Stack,
     pub(super) port: u16,
 }
 
+/// Schedules are hourly: one that comes by itself in the middle of a test would be one too many.
+fn away_from_the_full_hour() {
+    while jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).minute() == 59 {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 impl Served {
     pub(super) fn new(more: &str) -> Self {
-        // Schedules are hourly: one that comes by itself in the middle of a test would be one too many.
-        while jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).minute() == 59 {
-            std::thread::sleep(Duration::from_millis(500));
-        }
+        away_from_the_full_hour();
         let mut stack = Stack::new();
         stack.quicken();
         let data = stack.path("data");
@@ -81,6 +85,13 @@ impl Served {
         text.ends_with("# EOF\n").then_some(text)
     }
 
+    /// All samples of a metric together.
+    fn sum(&self, name: &str) -> f64 {
+        let text = self.metrics().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
     pub(super) fn metric(&self, name: &str) -> Option<String> {
         let text = self.metrics()?;
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
@@ -129,14 +140,16 @@ fn serve_killed_at_random_keeps_its_journal_its_metrics_and_never_runs_twice() {
     stop_when_ready(&served);
     let kills = std::env::var("REKINDLE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let mut random = Random::new(0x5eed_0006);
-    let mut success = 0.0;
+    let (mut success, mut ended, mut in_the_middle) = (0.0, 0.0, 0);
     for trial in 0..kills {
+        away_from_the_full_hour();
         served.an_hour_passes();
         fs::write(served.stack.path("data/a"), noise(trial, 2_000_000)).unwrap();
         let mut child = served.start();
-        std::thread::sleep(Duration::from_millis(random.next() % 1500));
+        std::thread::sleep(Duration::from_millis(random.next() % 1000));
         child.kill().unwrap();
         child.wait().unwrap();
+        in_the_middle += served.count(OPEN);
         // The next life finds out what became of it, and does what is left to do.
         let before = served.count("SELECT count(*) FROM run");
         let child = served.start();
@@ -148,16 +161,25 @@ fn serve_killed_at_random_keeps_its_journal_its_metrics_and_never_runs_twice() {
         let now: f64 = served.metric("rekindle_last_success_timestamp_seconds").unwrap().parse().unwrap();
         assert!(now >= success - 3600.0 * 1.01, "trial {trial}: the last success went back from {success} to {now}");
         success = now;
+        // Counted on, never from the beginning.
+        wait_until("the run in the metrics", || served.sum("rekindle_runs_total") > ended);
+        ended = served.sum("rekindle_runs_total");
         stop(child);
         let after = served.count("SELECT count(*) FROM run");
         assert!(after - before <= 2, "trial {trial}: {} runs for one occurrence", after - before);
         // Each good run is one point, and each point one run.
         let good = served.count("SELECT count(*) FROM run WHERE how = 'good' AND task = 'backup'");
         assert_eq!(usize::try_from(good).unwrap(), served.stack.points().len(), "trial {trial}: {}", told(&served));
+        // Each occurrence has its good run, and none has two.
+        assert_eq!(u64::try_from(good).unwrap(), trial + 1, "trial {trial}: {}", told(&served));
+        let twice = "SELECT count(*) FROM (SELECT 1 FROM run_job WHERE how = 'good' GROUP BY slot HAVING count(*) > 1)";
+        assert_eq!(served.count(twice), 0, "trial {trial}: an occurrence was run twice: {}", told(&served));
         let together = "SELECT count(*) FROM run AS a JOIN run AS b ON a.id <> b.id AND a.started < b.started \
                         AND b.started < a.ended";
         assert_eq!(served.count(together), 0, "trial {trial}: two runs at once: {}", told(&served));
     }
+    // Else the kills came before and after the runs, and nothing was tried.
+    assert!(in_the_middle * 5 >= i64::try_from(kills).unwrap(), "{in_the_middle} of {kills} kills hit a run");
     served.stack.place.json(0, &["verify"]);
 }
 
