@@ -40,6 +40,7 @@ mod s3_answers;
 mod secrets;
 mod serve;
 mod serve_clock;
+mod serve_events;
 mod signals;
 mod stack;
 mod tripwire;

@@ -53,7 +53,7 @@ impl Served {
         Self { stack, port }
     }
 
-    fn journal(&self) -> Connection {
+    pub(super) fn journal(&self) -> Connection {
         Connection::open(self.stack.path("state/stacks/shop/journal.sqlite")).unwrap()
     }
 
@@ -72,7 +72,7 @@ impl Served {
         journal.execute("UPDATE run SET started = started - ?1, ended = ended - ?1", [hour]).unwrap();
     }
 
-    fn count(&self, sql: &str) -> i64 {
+    pub(super) fn count(&self, sql: &str) -> i64 {
         self.journal().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
@@ -339,6 +339,8 @@ fn seed_systemd_unit_is_valid_and_exposes_little() {
     // As it is shipped: with a user of its own.
     served.stack.place.ends(0, &["install", "systemd", "--root", root.to_str().unwrap(), "--program", "/bin/true"]);
     let text = fs::read_to_string(&unit).unwrap();
+    let shown = served.stack.place.ends(0, &["install", "systemd", "--print", "--program", "/bin/true"]).out;
+    assert!(shown.contains(&text), "what is shown is what is written: {shown}");
     for line in ["User=rekindle", "ProtectSystem=strict", "NoNewPrivileges=yes", "Type=notify", "WatchdogSec=120"] {
         assert!(text.lines().any(|known| known == line), "{line}: {text}");
     }

@@ -13,7 +13,7 @@ use super::stack::{Stack, noise, wait_until};
 use crate::run::Ended;
 
 /// Runs the program with its clock at this moment. Its pauses are real.
-fn at(stack: &Stack, moment: Timestamp, arguments: &[&str]) -> Ended {
+pub(super) fn at(stack: &Stack, moment: Timestamp, arguments: &[&str]) -> Ended {
     let real = stack.place.command(arguments);
     let mut command = Command::new("faketime");
     command.args(["-m", "-f", &format!("@{}", moment.strftime("%Y-%m-%d %H:%M:%S"))]);

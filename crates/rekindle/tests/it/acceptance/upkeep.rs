@@ -112,7 +112,7 @@ fn tasks(report: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_tasks_of_a_day_a_week_and_a_month_are_done_and_shown_with_evidence() {
+fn seed_maintenance_the_tasks_of_a_day_a_week_and_a_month_are_done_and_shown_with_evidence() {
     let mut stack = stack_of_files();
     stack.place.write("copy-key", "canary-password-of-the-copy");
     let url = format!("file://{}", stack.path("copy").display());
