@@ -17,6 +17,7 @@
 pub(crate) mod bases;
 mod check;
 pub(crate) mod copy;
+mod frames;
 mod inventory;
 mod log;
 mod name;

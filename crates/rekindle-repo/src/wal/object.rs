@@ -9,6 +9,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::frames;
 use super::name::Name;
 use crate::format::BadFormat;
 use crate::format::crypto::Key;
@@ -75,12 +76,17 @@ pub(super) fn open(key: &Key, name: &Name, sealed: &[u8]) -> Result<Vec<u8>, Bad
     if length > name.content_bytes_max() {
         return Err(BadFormat::new(format!("it holds {length} bytes, more than an object of its name can")));
     }
-    let content = match *method {
-        RAW => body.to_vec(),
-        ZSTD => decompress(body, length)?,
+    let fits = usize::try_from(length).map_err(|_| short())?;
+    let (content, found) = match *method {
+        RAW => (body.to_vec(), None),
+        ZSTD => match frames::open(body, fits) {
+            Some(opened) => opened.map(|(content, found)| (content, Some(found)))?,
+            None => (decompress(body, length)?, None),
+        },
         other => return Err(BadFormat::new(format!("it is compressed in a way ({other}) that is not known"))),
     };
-    if content.len() as u64 != length || Sha256::digest(&content)[..] != sum[..] {
+    let found = found.unwrap_or_else(|| Sha256::digest(&content).into());
+    if content.len() as u64 != length || found != *sum {
         return Err(BadFormat::new("its content is not what was stored"));
     }
     Ok(content)

@@ -294,18 +294,27 @@ pub(super) fn give_up() {
 
 /// A file that is there whole or not at all.
 pub(super) fn write_whole(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_checked(target, bytes, || true).map(drop)
+}
+
+/// As [`write_whole`]; it gets its name only when the check says so, and else is gone.
+pub(super) fn write_checked(target: &Path, bytes: &[u8], check: impl FnOnce() -> bool) -> io::Result<bool> {
     let mut temporary = target.as_os_str().to_owned();
     temporary.push(format!(".rekindle-{}", std::process::id()));
     let temporary = PathBuf::from(temporary);
     unfinished(Some(temporary.clone()));
-    let write = || {
+    let write = move |temporary: &Path| {
         let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
         file.write_all(bytes)?;
         drop(file);
-        std::fs::rename(&temporary, target)
+        if !check() {
+            std::fs::remove_file(temporary)?;
+            return Ok(false);
+        }
+        std::fs::rename(temporary, target).map(|()| true)
     };
-    let written = write().inspect_err(|_| {
+    let written = write(&temporary).inspect_err(|_| {
         // What is left of it helps nobody.
         let _ = std::fs::remove_file(&temporary);
     });

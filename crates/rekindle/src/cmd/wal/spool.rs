@@ -12,7 +12,7 @@ use rekindle_core::proof::hex;
 use rekindle_core::wal::{Cluster, SegmentName};
 use sha2::{Digest, Sha256};
 
-use super::fetch::write_whole;
+use super::fetch::{write_checked, write_whole};
 
 /// Most that the directory may hold.
 const SPOOL_BYTES_MAX: u64 = 256 << 20;
@@ -92,13 +92,16 @@ impl Spool {
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
         let sum = path.extension().and_then(|sum| sum.to_str()).unwrap_or_default();
-        let whole = read.is_ok() && hex(&Sha256::digest(&bytes)) == sum;
         // Used up or worthless.
         let _ = fs::remove_file(&path);
-        if !whole {
+        if read.is_err() {
             return Ok(false);
         }
-        write_whole(target, &bytes).map(|()| true)
+        std::thread::scope(|scope| {
+            // The server waits for both.
+            let whole = scope.spawn(|| hex(&Sha256::digest(&bytes)) == sum);
+            write_checked(target, &bytes, || whole.join().unwrap_or(false))
+        })
     }
 
     fn is_coming(&self, segment: SegmentName) -> bool {
