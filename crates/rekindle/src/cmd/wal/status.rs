@@ -287,3 +287,80 @@ fn text(logs: &[LogState], servers: &[ServerState]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use rekindle_core::wal::{SegmentName, SegmentNumber, SegmentSize};
+    use rekindle_sources::postgres::receiver::{ArchiverFacts, SlotFacts};
+
+    use super::*;
+
+    const KEPT: u32 = 8192;
+
+    fn log() -> Inventory {
+        let name = SegmentName { timeline: Timeline(1), number: SegmentNumber(0) };
+        Inventory {
+            cluster: Cluster { system: SystemId(1), segment_size: SegmentSize::DEFAULT },
+            segments: BTreeMap::new(),
+            tails: BTreeMap::from([(name, KEPT)]),
+            tails_at: BTreeMap::new(),
+            left_tails: BTreeSet::new(),
+            histories: BTreeSet::new(),
+            gaps: Vec::new(),
+            holds: Vec::new(),
+        }
+    }
+
+    /// A server so many bytes ahead of the log, whose slot is used by a receiver.
+    fn measured(ahead: u64, lag_ms: Option<i64>, silent_ms: Option<i64>) -> ServerState {
+        let slot = SlotFacts {
+            name: "one".to_owned(),
+            active: true,
+            restart: None,
+            wal_status: None,
+            safe_bytes: None,
+            lag_ms,
+            silent_ms,
+        };
+        let archiver = ArchiverFacts { archived: 0, failed: 0, last_archived: None, last_failed: None, failing: false };
+        let facts = ServerFacts {
+            system: None,
+            timeline: None,
+            position: Lsn(u64::from(KEPT) + ahead),
+            in_recovery: false,
+            archive_mode: "off".to_owned(),
+            archiver,
+            slot: Some(slot),
+            keep_bytes_max: None,
+            idle_slot_seconds: 0,
+        };
+        let mut state = ServerState {
+            component: "database".parse().unwrap(),
+            system: None,
+            server: None,
+            behind_bytes: None,
+            behind_seconds: None,
+            warnings: Vec::new(),
+            problems: Vec::new(),
+        };
+        measure(&mut state, &log(), &facts, jiff::Timestamp::UNIX_EPOCH);
+        state
+    }
+
+    #[test]
+    fn a_receiver_that_is_not_heard_of_is_a_problem_and_its_last_lag_does_not_count() {
+        let well = measured(1000, Some(200), Some(9000));
+        assert_eq!((well.behind_bytes, well.behind_seconds), (Some(1000), Some(0)));
+        assert!(well.problems.is_empty());
+        let away = measured(1000, Some(200), Some(45_000));
+        assert_eq!(away.behind_seconds, Some(45));
+        assert!(away.problems.iter().any(|text| text.contains("45 s")), "{:?}", away.problems);
+        // Nothing is missing: nothing is told.
+        let done = measured(0, Some(200), Some(45_000));
+        assert!(done.behind_seconds == Some(0) && done.problems.is_empty(), "{:?}", done.problems);
+        // A role that may not see it.
+        assert_eq!(measured(5, Some(2000), None).behind_seconds, Some(2));
+    }
+}
