@@ -114,21 +114,44 @@ impl Lease {
                 .because(why)
                 .hint("run the command again")
         };
-        let now = self.clock.now();
-        if *self.until.lock().unwrap_or_else(PoisonError::into_inner) <= now {
-            return Err(lost("it was not renewed in time"));
+        let mut persistent: Option<Vec<Row>> = None;
+        for _ in 0..TRIES {
+            let now = self.clock.now();
+            if *self.until.lock().unwrap_or_else(PoisonError::into_inner) <= now {
+                return Err(lost("it was not renewed in time"));
+            }
+            let rows = rows(&self.repo, &self.name)?;
+            if rows.iter().all(|row| row.object != self.object) {
+                return Err(lost("somebody removed it"));
+            }
+            let above = self.above(rows)?;
+            let same = match &persistent {
+                None => above,
+                Some(before) => above.into_iter().filter(|row| before.contains(row)).collect(),
+            };
+            if same.is_empty() {
+                let until = now + LASTS;
+                self.write(until)?;
+                *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+                return Ok(());
+            }
+            persistent = Some(same);
+            std::thread::sleep(Duration::from_millis(rand::random_range(PAUSE_MAX_MS / 2..PAUSE_MAX_MS)));
         }
-        let rows = rows(&self.repo, &self.name)?;
-        if rows.iter().any(|row| row.number > self.fence) {
-            return Err(lost("somebody took it over"));
+        Err(lost("somebody took it over"))
+    }
+
+    /// Higher numbers that are really there. One that is only there for a moment is of somebody who wants the
+    /// lease, meets this one and withdraws; one that is listed and gone was withdrawn while the storage looked
+    /// away. A holder's stays.
+    fn above(&self, rows: Vec<Row>) -> Result<Vec<Row>> {
+        let mut above = Vec::new();
+        for row in rows.into_iter().filter(|row| row.number > self.fence) {
+            if self.repo.store().head(&ObjectKey::new(&row.object)?)?.is_some() {
+                above.push(row);
+            }
         }
-        if rows.iter().all(|row| row.object != self.object) {
-            return Err(lost("somebody removed it"));
-        }
-        let until = now + LASTS;
-        self.write(until)?;
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
-        Ok(())
+        Ok(above)
     }
 
     /// Gives it up. Its object stays, expired, so that the fencing number goes on growing.

@@ -8,6 +8,7 @@
 pub mod azure;
 pub mod ceph;
 pub mod fixtures;
+pub mod garage;
 pub mod gcs;
 pub mod grafana;
 pub mod http;
@@ -31,6 +32,7 @@ pub mod wal_log;
 
 pub use azure::Azurite;
 pub use ceph::Ceph;
+pub use garage::Garage;
 pub use gcs::FakeGcs;
 pub use http_proxy::{Answer, HttpProxy};
 pub use instance_role::InstanceRole;

@@ -77,3 +77,34 @@ fn a_lease_has_one_holder_even_without_conditional_puts() {
     assert!(!careless.may_be_shared().unwrap());
     assert!(Bench::memory().open_as(RepoOptions::default()).unwrap().may_be_shared().unwrap());
 }
+
+/// An object in the row of a lease, as somebody writes it who wants it.
+fn write_row(bench: &Bench, object: &str) {
+    let until = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(5);
+    let file = serde_json::json!({"name": object, "host": "other", "pid": 1, "until": until});
+    let repo = bench.open_as(RepoOptions::default()).unwrap();
+    let sealed = repo.key().seal(file.to_string().as_bytes()).unwrap();
+    repo.store().put(&Key::new(object).unwrap(), Bytes::from(sealed), PutMode::Overwrite).unwrap();
+}
+
+#[test]
+fn a_holder_outlasts_whoever_withdraws_and_yields_to_whoever_stays() {
+    const HIGHER: &str = "rekindle/leases/sweep/000000000099-aa";
+    let bench = Bench::memory();
+    let clock: Arc<dyn Clock> = Arc::new(Now);
+    let repo = bench.open_as(RepoOptions::default()).unwrap();
+    let lease = Lease::acquire(&repo, &clock, "sweep").unwrap();
+    // Somebody with an old view writes a higher number, sees this lease, and withdraws.
+    write_row(&bench, HIGHER);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(150));
+            repo.store().delete(&Key::new(HIGHER).unwrap()).unwrap();
+        });
+        lease.renew().unwrap();
+    });
+    // One that stays has the lease.
+    write_row(&bench, HIGHER);
+    let fault = lease.renew().unwrap_err();
+    assert!(fault.is(codes::REPO_LOST_LOCK) && fault.chain().contains("somebody took it over"), "{fault:?}");
+}

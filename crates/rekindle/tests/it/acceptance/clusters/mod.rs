@@ -2,3 +2,6 @@
 //! `scripts/test-clusters` installs them and runs these.
 
 mod ceph;
+mod garage;
+mod garage_kills;
+mod garage_leases;
