@@ -62,14 +62,14 @@ impl Lock {
     /// Takes the lock, or says who holds it (`REPO_LOCKED`). Removes stale locks. Blocking.
     pub fn acquire(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
         let mut lock = Self::take(repo, clock, kind)?;
-        if let Err(fault) = lock.settle() {
+        if let Err(fault) = lock.settler().settle() {
             lock.stop_and_join()?;
             return Err(fault);
         }
         Ok(lock)
     }
 
-    /// Writes the lock object. The lock holds once [`Lock::settle`] has looked again; what is read until
+    /// Writes the lock object. The lock holds once its [`Settler`] has looked again; what is read until
     /// then is as fresh as if it came afterwards: whoever holds an exclusive lock meanwhile makes that an
     /// error. Nothing may be written until then.
     pub(crate) fn take(repo: &Repo, clock: &Arc<dyn Clock>, kind: LockKind) -> Result<Self> {
@@ -78,14 +78,9 @@ impl Lock {
         Self::guard(Held { repo: repo.clone(), clock: Arc::clone(clock), kind, current: Mutex::new(current) })
     }
 
-    /// Waits for the rest of the pause after writing the lock object, then looks again. An error means
-    /// that the lock is not ours.
-    pub(crate) fn settle(&self) -> Result<()> {
-        std::thread::sleep(SETTLE.saturating_sub(self.written.elapsed()));
-        let Held { repo, clock, kind, .. } = &*self.held;
-        // Held while looking: a refresh must not change which one is our own.
-        let current = self.held.current();
-        refuse_conflicts(repo, &**clock, *kind, Some(current.0))
+    /// What finds out whether the lock holds.
+    pub(crate) fn settler(&self) -> Settler {
+        Settler { held: Arc::clone(&self.held), written: self.written }
     }
 
     fn guard(held: Held) -> Result<Self> {
@@ -135,6 +130,24 @@ impl Lock {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(Fault::new(codes::RUN_BUG, "keep the lock of the repository")),
         }
+    }
+}
+
+/// Looks again after a lock object was written.
+pub(crate) struct Settler {
+    held: Arc<Held>,
+    written: Instant,
+}
+
+impl Settler {
+    /// Waits for the rest of the pause after writing the lock object, then looks again. An error means
+    /// that the lock is not ours.
+    pub(crate) fn settle(&self) -> Result<()> {
+        std::thread::sleep(SETTLE.saturating_sub(self.written.elapsed()));
+        let Held { repo, clock, kind, .. } = &*self.held;
+        // Held while looking: a refresh must not change which one is our own.
+        let current = self.held.current();
+        refuse_conflicts(repo, &**clock, *kind, Some(current.0))
     }
 }
 

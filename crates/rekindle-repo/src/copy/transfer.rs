@@ -55,7 +55,7 @@ pub(super) fn transfer(
     let mut sent = Sent::default();
     let spans = spans(reader, wanted, &mut sent);
     let failure = Arc::new(Failure::default());
-    let packs = Packs::start(far, &failure)?;
+    let packs = Packs::start(far, &failure, None)?;
     let result = send_all(reader, far, &packs, &spans, scope, context, &mut sent);
     match result {
         // What is sealed so far is kept: the next copy finds it.

@@ -10,6 +10,7 @@
 //! commit per file makes 50,000 files take minutes. Since Linux 5.8 it reports write errors of
 //! the file system since the target was opened, and such an error fails the restore.
 
+mod ahead;
 mod attributes;
 mod batch;
 mod file;

@@ -13,6 +13,7 @@ use rekindle_core::fault::Class;
 use rustix::fs::{FileType, Mode};
 use rustix::io::{self, Errno};
 
+use super::ahead::Ahead;
 use super::attributes::set_named;
 use super::batch;
 use super::place::{DirectoryCache, DirectoryNumber, DirectoryRecord, file_type, look, open_directory};
@@ -59,6 +60,7 @@ type FirstNames = HashMap<(u64, u64), (DirectoryNumber, Box<[u8]>, Id)>;
 pub(super) struct Walker<'a, 'b> {
     site: &'b mut Site<'a>,
     todo: Vec<Visit>,
+    ahead: Ahead,
     batch: Vec<FileTask>,
     batch_blobs: usize,
     first_names: FirstNames,
@@ -70,6 +72,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         Self {
             site,
             todo: Vec::new(),
+            ahead: Ahead::default(),
             batch: Vec::new(),
             batch_blobs: 0,
             first_names: HashMap::new(),
@@ -97,7 +100,8 @@ impl<'a, 'b> Walker<'a, 'b> {
     }
 
     fn directory(&mut self, visit: &Visit) -> Result<()> {
-        let nodes = match self.site.reader.tree(&visit.tree) {
+        let following = self.todo.iter().rev().map(|next| &next.tree);
+        let nodes = match self.ahead.take(&self.site.reader, &visit.tree, following) {
             Ok(nodes) => nodes,
             Err(fault) if fault.class() == Class::Unreachable => return Err(fault),
             Err(fault) => {

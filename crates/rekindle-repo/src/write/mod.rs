@@ -13,6 +13,7 @@ mod directories;
 mod earlier;
 pub(crate) mod failure;
 mod feed;
+pub(crate) mod gate;
 mod job;
 mod known;
 mod links;
@@ -42,6 +43,7 @@ use crate::repo::Repo;
 use component::Puller;
 use earlier::Earlier;
 use failure::Failure;
+use gate::Gate;
 use job::{ComponentRun, Counts};
 use known::Known;
 use packs::Packs;
@@ -82,8 +84,7 @@ pub struct Session {
     shared: Arc<Shared>,
     workers: Workers,
     lock: Mutex<Option<Lock>>,
-    /// Whether the lock is known to be ours; sources begin while that is found out.
-    settled: Mutex<bool>,
+    gate: Arc<Gate>,
     context: RunContext,
     summary: Mutex<Summary>,
 }
@@ -96,17 +97,18 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// Takes the lock, loads the index, starts the threads. Blocking. Somebody who takes an exclusive lock at the
-    /// same moment shows with the first `store`.
+    /// same moment makes every `store` fail: sources begin while that is found out, and nothing is written.
     pub fn begin(repo: &Repo, context: &RunContext) -> Result<Self> {
         context.cancel.check()?;
         context.monitor.phase("repository", "lock and load the index");
         let lock = Lock::take(repo, &context.clock, LockKind::Shared)?;
-        match Known::load(repo, &*context.monitor).and_then(|known| Self::start(repo, known, context)) {
-            Ok((shared, workers)) => Ok(Self {
+        let started = Known::load(repo, &*context.monitor).and_then(|known| Self::start(repo, known, &lock, context));
+        match started {
+            Ok((shared, workers, gate)) => Ok(Self {
                 shared,
                 workers,
                 lock: Mutex::new(Some(lock)),
-                settled: Mutex::new(false),
+                gate,
                 context: context.clone(),
                 summary: Mutex::default(),
             }),
@@ -119,10 +121,16 @@ impl Session {
         }
     }
 
-    fn start(repo: &Repo, known: Known, context: &RunContext) -> Result<(Arc<Shared>, Workers)> {
+    fn start(
+        repo: &Repo,
+        known: Known,
+        lock: &Lock,
+        context: &RunContext,
+    ) -> Result<(Arc<Shared>, Workers, Arc<Gate>)> {
         let failure = Arc::new(Failure::default());
+        let gate = Gate::new(lock.settler(), &failure)?;
         let shared = Arc::new(Shared {
-            packs: Packs::start(repo, &failure)?,
+            packs: Packs::start(repo, &failure, Some(Arc::clone(&gate)))?,
             repo: repo.clone(),
             known,
             failure,
@@ -132,7 +140,7 @@ impl Session {
             blocks: TreeBlocks::default(),
         });
         let workers = Workers::start(&shared)?;
-        Ok((shared, workers))
+        Ok((shared, workers, gate))
     }
 
     fn run_of(&self, component: &ComponentId, chunk_bytes: Option<usize>) -> (Arc<ComponentRun>, job::Reports) {
@@ -163,19 +171,6 @@ impl Session {
         summary.tree_blobs += load(&run.counts.tree_blobs);
     }
 
-    /// Waits until the lock is known to be ours: before that, nothing is written.
-    fn settle(&self) -> Result<()> {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*settled {
-            match &*self.lock.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some(lock) => lock.settle()?,
-                None => return Err(Fault::new(codes::RUN_BUG, "store: the session is over")),
-            }
-            *settled = true;
-        }
-        Ok(())
-    }
-
     /// Ends every thread and lets the lock go.
     fn wind_up(&self) -> Result<()> {
         self.workers.stop();
@@ -197,7 +192,6 @@ impl WriteSession for Session {
         reuse: Reuse,
         shape: StoreShape,
     ) -> Result<StoredPart> {
-        self.settle()?;
         let (run, reports) = self.run_of(component, shape.chunk_bytes);
         let queue = self.workers.queue().ok_or_else(|| Fault::new(codes::RUN_BUG, "store: the session is over"))?;
         let earlier = match &reuse {
@@ -209,7 +203,9 @@ impl WriteSession for Session {
         };
         let puller =
             Puller::new(&self.shared, queue, Arc::clone(&run), reports, earlier, Placement::new(shape.any_order));
-        match puller.pull(entries) {
+        // Whoever gets a part may rely on the lock.
+        let pulled = puller.pull(entries).and_then(|pulled| self.gate.pass().map(|()| pulled));
+        match pulled {
             Ok((part, files)) => {
                 self.add_to_summary(&part, &run, files);
                 Ok(part)
@@ -226,7 +222,7 @@ impl WriteSession for Session {
     }
 
     fn commit(&self, draft: Draft) -> Result<RecoveryPoint> {
-        let result = self.settle().and_then(|()| self.write_point(draft));
+        let result = self.gate.pass().and_then(|()| self.write_point(draft));
         if result.is_err() {
             self.abandon();
         } else if let Err(fault) = self.wind_up() {

@@ -11,6 +11,7 @@ use rekindle_core::{Fault, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
 use super::failure::Failure;
+use super::gate::Gate;
 use crate::format::index::{BLOBS_PER_INDEX_MAX, IndexBlob, IndexFile, IndexPack};
 use crate::format::pack::{self, BlobKind, PackedBlob};
 use crate::format::{Id, names, unpacked};
@@ -42,6 +43,7 @@ pub(crate) struct Packs {
 struct Shared {
     repo: Repo,
     failure: Arc<Failure>,
+    gate: Option<Arc<Gate>>,
     index: Mutex<IndexFile>,
 }
 
@@ -50,11 +52,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Packs {
-    /// Starts the upload threads.
-    pub(crate) fn start(repo: &Repo, failure: &Arc<Failure>) -> Result<Self> {
+    /// Starts the upload threads; with a gate, they write nothing before it is open.
+    pub(crate) fn start(repo: &Repo, failure: &Arc<Failure>, gate: Option<Arc<Gate>>) -> Result<Self> {
         let (queue, packs) = crossbeam_channel::bounded(PACKS_WAITING_MAX);
-        let shared = Arc::new(Shared { repo: repo.clone(), failure: Arc::clone(failure), index: Mutex::default() });
-        let threads = (0..repo.options().uploads.max(1))
+        let (repo, failure) = (repo.clone(), Arc::clone(failure));
+        let shared = Arc::new(Shared { repo, failure, gate, index: Mutex::default() });
+        let threads = (0..shared.repo.options().uploads.max(1))
             .map(|_| {
                 let (shared, packs) = (Arc::clone(&shared), packs.clone());
                 std::thread::Builder::new()
@@ -155,6 +158,7 @@ fn upload(shared: &Shared, pack: Open) -> Result<()> {
     let id = Id::of(&bytes);
     let size = bytes.len() as u64;
     let path = names::pack(&id);
+    shared.gate.as_ref().map_or(Ok(()), |gate| gate.pass())?;
     repo.store()
         .put(&ObjectKey::new(&path)?, Bytes::from(bytes), PutMode::Overwrite)
         .map_err(|fault| fault.during(format!("upload pack `{path}`")))?;

@@ -86,14 +86,15 @@ pub(super) fn find(
     least: u32,
     name: &str,
 ) -> Result<Programs> {
-    let mut found = candidates(bin_dir, name);
-    let exact = choose(&found, server, least).is_some_and(|programs| programs.major == server.max(least));
+    let wanted = server.max(least);
+    let mut found = candidates(bin_dir, name, wanted);
+    let exact = found.last().is_some_and(|programs| programs.major == wanted);
     if let Some(home) = home.filter(|_| !exact) {
         found.extend(inside::candidates(home, name)?);
     }
     match choose(&found, server, least) {
         Some(programs) => Ok(programs.clone()),
-        None => Err(none(&found, bin_dir, server.max(least), name)),
+        None => Err(none(&found, bin_dir, wanted, name)),
     }
 }
 
@@ -101,7 +102,7 @@ pub(super) fn find(
 /// Another version would prove something else. Blocking.
 pub(super) fn exact(dirs: &[PathBuf], major: u32, name: &str) -> Result<Programs> {
     let mut found: Vec<Programs> = dirs.iter().filter_map(|folder| ask(folder, name)).collect();
-    found.extend(candidates(None, name));
+    found.extend(candidates(None, name, major));
     if let Some(programs) = found.iter().find(|programs| programs.major == major) {
         return Ok(programs.clone());
     }
@@ -137,15 +138,38 @@ fn none(found: &[Programs], bin_dir: Option<&Path>, least: u32, name: &str) -> F
     )
 }
 
-/// Every folder with that program, each once, in the order of preference. A configured folder is
-/// the only one looked at.
-fn candidates(bin_dir: Option<&Path>, name: &str) -> Vec<Programs> {
+/// The folders with that program, each once, in the order of preference. A configured folder is
+/// the only one looked at. The search ends with the first of the wanted version, which is the last given:
+/// nothing fits better, and a distribution's wrapper script takes longer to say its version than `pg_dump`
+/// takes to connect.
+fn candidates(bin_dir: Option<&Path>, name: &str, wanted: u32) -> Vec<Programs> {
     let folders = match bin_dir {
         Some(folder) => vec![folder.to_owned()],
         None => folders(std::env::var_os("PATH").as_deref()),
     };
+    search(folders, name, wanted)
+}
+
+fn search(mut folders: Vec<PathBuf>, name: &str, wanted: u32) -> Vec<Programs> {
+    // Where the version stands in the path it is most likely the right one.
+    folders.sort_by_key(|folder| !names_version(folder, wanted));
     let mut seen = BTreeSet::new();
-    folders.into_iter().filter(|folder| seen.insert(folder.clone())).filter_map(|folder| ask(&folder, name)).collect()
+    let mut found = Vec::new();
+    for folder in folders.into_iter().filter(|folder| seen.insert(folder.clone())) {
+        found.extend(ask(&folder, name));
+        if found.last().is_some_and(|programs| programs.major == wanted) {
+            break;
+        }
+    }
+    found
+}
+
+/// Whether a folder of [`VERSIONED`] is that of this major version.
+fn names_version(folder: &Path, major: u32) -> bool {
+    folder.iter().filter_map(OsStr::to_str).any(|part| {
+        let digits = part.trim_start_matches(|c: char| !c.is_ascii_digit());
+        digits.parse() == Ok(major)
+    })
 }
 
 fn folders(path: Option<&OsStr>) -> Vec<PathBuf> {
@@ -229,6 +253,31 @@ mod tests {
         assert_eq!(major(16, 16), Some(17));
         assert_eq!(major(15, 17), Some(17), "the dump was made by a newer program");
         assert_eq!(major(19, 19), None);
+    }
+
+    #[test]
+    fn the_search_ends_with_the_wanted_version_and_begins_where_the_path_names_it() {
+        let top = tempfile::tempdir().unwrap();
+        let asked = top.path().join("asked");
+        for (folder, major) in [("plain", 15), ("pgsql-15", 15), ("16", 16)] {
+            let script = format!("#!/bin/sh\necho {folder} >>{}\necho 'pg_dump (PostgreSQL) {major}.1'\n", asked.display());
+            let place = top.path().join(folder);
+            std::fs::create_dir(&place).unwrap();
+            std::fs::write(place.join("pg_dump"), script).unwrap();
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(place.join("pg_dump"), executable).unwrap();
+        }
+        let folders = ["plain", "16", "pgsql-15"].map(|folder| top.path().join(folder)).to_vec();
+        let majors = |wanted| {
+            std::fs::write(&asked, "").unwrap();
+            let found = search(folders.clone(), "pg_dump", wanted);
+            let asked = std::fs::read_to_string(&asked).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+            (found.iter().map(|programs| programs.major).collect::<Vec<_>>(), asked)
+        };
+        assert_eq!(majors(15), (vec![15], vec!["pgsql-15".to_owned()]));
+        assert_eq!(majors(16), (vec![16], vec!["16".to_owned()]));
+        let all = ["plain", "16", "pgsql-15"].map(str::to_owned).to_vec();
+        assert_eq!(majors(17), (vec![15, 16, 15], all));
     }
 
     #[test]
