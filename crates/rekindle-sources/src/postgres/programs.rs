@@ -260,7 +260,8 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let asked = top.path().join("asked");
         for (folder, major) in [("plain", 15), ("pgsql-15", 15), ("16", 16)] {
-            let script = format!("#!/bin/sh\necho {folder} >>{}\necho 'pg_dump (PostgreSQL) {major}.1'\n", asked.display());
+            let script =
+                format!("#!/bin/sh\necho {folder} >>{}\necho 'pg_dump (PostgreSQL) {major}.1'\n", asked.display());
             let place = top.path().join(folder);
             std::fs::create_dir(&place).unwrap();
             std::fs::write(place.join("pg_dump"), script).unwrap();
