@@ -46,7 +46,7 @@ pub async fn backup(
 ) -> Result<BackupReport> {
     let hook_context = HookContext { run: context.run.clone(), stack: plan.stack.clone(), component: None };
     let run_hooks = plan.hooks.clone();
-    let result = match hooks::before(&*runner, &run_hooks.before, &hook_context).await {
+    let result = match hooks::before(&*runner, &run_hooks.before, &hook_context, &context.cancel).await {
         Ok(()) => work(plan, repository, Arc::clone(&runner), options, context).await,
         Err(fault) => Err(fault),
     };

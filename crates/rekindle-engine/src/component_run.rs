@@ -72,7 +72,7 @@ pub(crate) async fn run(mut job: Job) -> Outcome {
     let (runner, context) = (Arc::clone(&job.runner), job.context.clone());
     let remembering = Arc::new(Remembering { inner: Arc::clone(&context.monitor), told: Mutex::default() });
     job.context.monitor = Arc::<Remembering>::clone(&remembering) as _;
-    let result = match hooks::before(&*runner, &hooks.before, &hook_context).await {
+    let result = match hooks::before(&*runner, &hooks.before, &hook_context, &context.cancel).await {
         Ok(()) => capture(job).await,
         Err(fault) => Err(fault),
     };

@@ -1,7 +1,12 @@
 //! The order of hooks around a piece of work: `after` runs whatever happened.
 
+use std::time::Duration;
+
 use rekindle_core::port::{Hook, HookOutcome, HookRunner};
-use rekindle_core::{ComponentId, Fault, Result, RunId, codes};
+use rekindle_core::{Cancel, ComponentId, Fault, Result, RunId, codes};
+
+/// How often the wish to stop is looked at while a hook runs.
+const CANCEL_POLL: Duration = Duration::from_millis(100);
 
 /// What hooks are told through their environment.
 #[derive(Debug, Clone)]
@@ -34,11 +39,31 @@ impl HookContext {
     }
 }
 
-/// Runs the hooks that come first. The first that fails or asks to skip ends it.
-pub(crate) async fn before(runner: &dyn HookRunner, hooks: &[Hook], context: &HookContext) -> Result<()> {
+/// Ends when the run has to stop.
+async fn stopped(cancel: &Cancel) -> Fault {
+    loop {
+        if let Err(fault) = cancel.check() {
+            return fault;
+        }
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
+}
+
+/// Runs the hooks that come first. The first that fails or asks to skip ends it, and so does the wish to stop.
+pub(crate) async fn before(
+    runner: &dyn HookRunner,
+    hooks: &[Hook],
+    context: &HookContext,
+    cancel: &Cancel,
+) -> Result<()> {
     let variables = context.variables("before", "starting", None);
     for hook in hooks {
-        match runner.run(hook, &variables).await {
+        let outcome = tokio::select! {
+            outcome = runner.run(hook, &variables) => outcome,
+            // Whoever runs the hook ends it when nobody waits for it any more.
+            fault = stopped(cancel) => Err(fault),
+        };
+        match outcome {
             Ok(HookOutcome::Done) => {}
             Ok(HookOutcome::SoftSkip) => {
                 let what = format!("skip {}: the before hook `{}` asked for it", context.subject(), hook.command[0]);
@@ -53,7 +78,7 @@ pub(crate) async fn before(runner: &dyn HookRunner, hooks: &[Hook], context: &Ho
 }
 
 /// Runs the on-error hooks (when there is an error) and then the after hooks; all of them,
-/// whatever the others did. Gives what failed.
+/// whatever the others did, also in a run that has to stop: they undo what the first ones did. Gives what failed.
 pub(crate) async fn closing(
     runner: &dyn HookRunner,
     on_error: &[Hook],

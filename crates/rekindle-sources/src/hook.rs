@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rekindle_core::port::{Hook, HookOutcome, HookRunner};
 use rekindle_core::{Fault, Result, codes};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
@@ -42,13 +43,17 @@ impl HookRunner for ProcessHooks {
         let mut child = command
             .spawn()
             .map_err(|error| failed().because(error).hint(format!("check that `{name}` exists and may be executed")))?;
+        let mut group = Group(group_of(&child));
         let out = tokio::spawn(tail(child.stdout.take()));
         let err = tokio::spawn(tail(child.stderr.take()));
         let Ok(waited) = tokio::time::timeout(hook.timeout, child.wait()).await else {
-            end_group(&mut child).await;
+            drop(group);
+            let _ = child.wait().await;
             let why = format!("it did not end within {} s and was killed", hook.timeout.as_secs());
             return Err(failed().because(why).hint("raise the hook's `timeout` or make it faster"));
         };
+        // What it left behind on purpose may go on.
+        group.0 = None;
         let status = waited.map_err(|error| failed().because(error))?;
         match status.code() {
             Some(0) => Ok(HookOutcome::Done),
@@ -60,13 +65,21 @@ impl HookRunner for ProcessHooks {
     }
 }
 
-async fn end_group(child: &mut Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group {
-        // An error means that the group is gone already, which is what is wanted.
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+/// The processes of a hook. They are ended with it: by its timeout, or when nobody waits any more because the
+/// run was asked to stop.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // An error means that the group is gone already, which is what is wanted.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
-    let _ = child.wait().await;
+}
+
+fn group_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
 /// Reads to the end, keeping the last bytes.

@@ -162,3 +162,27 @@ fn a_stopped_prune_lets_its_lock_go() {
     assert!(no_locks(&stack.path("repo")));
     stack.complete();
 }
+
+#[test]
+fn a_hook_ends_with_its_run_and_what_comes_last_is_done_all_the_same() {
+    for (signal, code, id) in SIGNALS {
+        let mut stack = Stack::new();
+        let data = stack.files("data");
+        fs::write(data.join("a"), "one").unwrap();
+        stack.complete();
+        let (pid, closed) = (stack.path("pid"), stack.path("closed"));
+        // A shell that starts a process of its own and waits for it.
+        let first = format!("sleep 300 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
+        stack.add(&format!("[hooks]\nbefore = [\"{first}\"]\nafter = [\"touch {}\"]", closed.display()));
+        let child = stack.start(&["backup"]);
+        wait_until("the hook", || pid.exists());
+        said(&send(child, signal), code, id);
+        let process = format!("/proc/{}", fs::read_to_string(&pid).unwrap().trim());
+        wait_until("the end of what the hook started", || {
+            let state = fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        });
+        assert!(closed.exists(), "the after hook was not run");
+        assert_eq!(stack.points().len(), 1);
+    }
+}
