@@ -2,10 +2,10 @@
 //! under `rekindle/audit/`; what backups and `forget` did to points stands in the ledger.
 
 use rekindle_core::manifest::LedgerHead;
-use rekindle_core::{ErrorCode, Result, codes};
+use rekindle_core::{Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{self, Chain, Link};
+use crate::chain::{self, Chain, chained};
 use crate::points::PointsView;
 use crate::repo::Repo;
 use crate::verify::VerifyReport;
@@ -43,25 +43,7 @@ pub struct Record {
     pub act: Act,
 }
 
-impl Link for Record {
-    const FOLDER: &'static str = "rekindle/audit/";
-    const CHAIN: &'static str = "audit log";
-    const RECORD: &'static str = "audit record";
-    const CODE: &'static ErrorCode = codes::REPO_AUDIT;
-    const VERSION: u32 = VERSION;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    fn previous(&self) -> Option<&str> {
-        self.previous.as_deref()
-    }
-}
+chained!(Record in "rekindle/audit/": "audit log", "audit record", codes::REPO_AUDIT, VERSION);
 
 /// Appends an act; gives its number.
 pub fn append(repo: &Repo, act: &Act) -> Result<u64> {

@@ -2,10 +2,10 @@
 
 use rekindle_core::manifest::LedgerHead;
 use rekindle_core::mark::{Mark, Marks};
-use rekindle_core::{ErrorCode, Fault, Result, codes};
+use rekindle_core::{Fault, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, chained};
 use crate::points::PointsView;
 use crate::repo::Repo;
 use crate::verify::VerifyReport;
@@ -22,25 +22,7 @@ struct Record {
     mark: Mark,
 }
 
-impl Link for Record {
-    const FOLDER: &'static str = "rekindle/marks/";
-    const CHAIN: &'static str = "chain of marks";
-    const RECORD: &'static str = "mark";
-    const CODE: &'static ErrorCode = codes::REPO_LEDGER;
-    const VERSION: u32 = VERSION;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    fn previous(&self) -> Option<&str> {
-        self.previous.as_deref()
-    }
-}
+chained!(Record in "rekindle/marks/": "chain of marks", "mark", codes::REPO_LEDGER, VERSION);
 
 /// Every mark, as it stands now. A changed or missing record is `REPO_LEDGER`: who holds a point
 /// must not be guessed.

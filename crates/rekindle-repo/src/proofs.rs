@@ -6,9 +6,9 @@
 
 use rekindle_core::manifest::LedgerHead;
 use rekindle_core::proof_record::{PROOF_VERSION, ProofRecord};
-use rekindle_core::{ErrorCode, Fault, Result, codes};
+use rekindle_core::{Fault, Result, codes};
 
-use crate::chain::{self, Chain, Link};
+use crate::chain::{self, Chain, chained};
 use crate::points::PointsView;
 use crate::repo::Repo;
 use crate::verify::VerifyReport;
@@ -16,25 +16,7 @@ use crate::verify::VerifyReport;
 /// A proof, as it was signed.
 pub type Entry = chain::Entry<ProofRecord>;
 
-impl Link for ProofRecord {
-    const FOLDER: &'static str = "rekindle/proofs/";
-    const CHAIN: &'static str = "chain of proofs";
-    const RECORD: &'static str = "proof record";
-    const CODE: &'static ErrorCode = codes::REPO_PROOFS;
-    const VERSION: u32 = PROOF_VERSION;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    fn previous(&self) -> Option<&str> {
-        self.previous.as_deref()
-    }
-}
+chained!(ProofRecord in "rekindle/proofs/": "chain of proofs", "proof record", codes::REPO_PROOFS, PROOF_VERSION);
 
 /// Every proof of a repository, oldest first; none when it has no signing key. A changed, missing or
 /// unreadable record is `REPO_PROOFS`: nothing is trusted on a doubtful chain.

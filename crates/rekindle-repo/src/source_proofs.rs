@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::proof_record::{PROOF_VERSION, ProofRecord, Trust, Work, trust};
-use rekindle_core::{ErrorCode, Fault, PointId, Result, codes};
+use rekindle_core::{Fault, PointId, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{self, Chain, Link};
+use crate::chain::{self, Chain, Link, chained};
 use crate::copy::root;
 use crate::points::PointsView;
 use crate::repo::Repo;
@@ -40,25 +40,7 @@ pub struct SourceProof {
     pub signature: String,
 }
 
-impl Link for SourceProof {
-    const FOLDER: &'static str = "rekindle/source-proofs/";
-    const CHAIN: &'static str = "chain of the source's proofs";
-    const RECORD: &'static str = "proof of the source";
-    const CODE: &'static ErrorCode = codes::REPO_PROOFS;
-    const VERSION: u32 = VERSION;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    fn previous(&self) -> Option<&str> {
-        self.previous.as_deref()
-    }
-}
+chained!(SourceProof in "rekindle/source-proofs/": "chain of the source's proofs", "proof of the source", codes::REPO_PROOFS, VERSION);
 
 /// That a point was proved in another repository, by the newest drill of it there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -10,10 +10,8 @@ use bytes::Bytes;
 use rekindle_core::{ErrorCode, Fault, Result, codes};
 use tokio::sync::{Semaphore, watch};
 
-use crate::capability::Capabilities;
 use crate::key::Key;
-use crate::lock::Locker;
-use crate::store::{ObjectMeta, PutMode, PutOutcome, Store};
+use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, said_by_inner};
 
 /// The calls of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -230,19 +228,5 @@ impl<S: Store> Store for Faulty<S> {
         after(Op::Delete, key.as_str(), (), action.as_ref())
     }
 
-    fn locker(&self) -> Option<&dyn Locker> {
-        self.inner.locker()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn keep_capabilities(&self, found: Capabilities) {
-        self.inner.keep_capabilities(found);
-    }
+    said_by_inner!();
 }

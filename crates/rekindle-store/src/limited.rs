@@ -9,10 +9,8 @@ use bytes::Bytes;
 use rekindle_core::Result;
 use tokio::time::Instant;
 
-use crate::capability::Capabilities;
 use crate::key::Key;
-use crate::lock::Locker;
-use crate::store::{ObjectMeta, PutMode, PutOutcome, Store};
+use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, said_by_inner};
 
 /// Around another store: what is written and read is paid for in time.
 ///
@@ -79,21 +77,7 @@ impl<S: Store> Store for Limited<S> {
         self.inner.delete(key).await
     }
 
-    fn locker(&self) -> Option<&dyn Locker> {
-        self.inner.locker()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn keep_capabilities(&self, found: Capabilities) {
-        self.inner.keep_capabilities(found);
-    }
+    said_by_inner!();
 }
 
 #[cfg(test)]

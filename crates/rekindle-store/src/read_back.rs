@@ -6,10 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rekindle_core::{Fault, Result, codes};
 
-use crate::capability::Capabilities;
 use crate::key::Key;
-use crate::lock::Locker;
-use crate::store::{ObjectMeta, PutMode, PutOutcome, Store};
+use crate::store::{ObjectMeta, PutMode, PutOutcome, Store, said_by_inner};
 
 /// Around another store: `Ok` from [`put`](Store::put) means that the storage gave the same bytes
 /// back.
@@ -58,21 +56,7 @@ impl<S: Store> Store for ReadBack<S> {
         self.inner.delete(key).await
     }
 
-    fn locker(&self) -> Option<&dyn Locker> {
-        self.inner.locker()
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn keep_capabilities(&self, found: Capabilities) {
-        self.inner.keep_capabilities(found);
-    }
+    said_by_inner!();
 }
 
 #[cfg(test)]

@@ -142,3 +142,26 @@ pub(crate) fn range_length(key: &Key, range: &Range<u64>) -> Result<u64> {
         Fault::new(codes::RUN_BUG, format!("read `{key}`: the range {}..{} is upside down", range.start, range.end))
     })
 }
+
+/// What a store around another one says of itself: all that its `inner` says. (The methods that wait are written out:
+/// `async_trait` sees no macro inside of an `impl`.)
+macro_rules! said_by_inner {
+    () => {
+        fn locker(&self) -> Option<&dyn $crate::lock::Locker> {
+            self.inner.locker()
+        }
+
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+
+        fn capabilities(&self) -> $crate::capability::Capabilities {
+            self.inner.capabilities()
+        }
+
+        fn keep_capabilities(&self, found: $crate::capability::Capabilities) {
+            self.inner.keep_capabilities(found);
+        }
+    };
+}
+pub(crate) use said_by_inner;

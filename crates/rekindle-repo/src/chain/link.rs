@@ -30,6 +30,33 @@ pub trait Link: Serialize + DeserializeOwned + Send {
     fn previous(&self) -> Option<&str>;
 }
 
+/// Makes a record with the fields `version`, `sequence` and `previous` a [`Link`]: where its chain stands, what the
+/// chain and a record are called, the code of what is wrong with it, the newest version.
+macro_rules! chained {
+    ($record:ident in $folder:literal: $chain:literal, $name:literal, $code:expr, $version:expr) => {
+        impl $crate::chain::Link for $record {
+            const FOLDER: &'static str = $folder;
+            const CHAIN: &'static str = $chain;
+            const RECORD: &'static str = $name;
+            const CODE: &'static rekindle_core::ErrorCode = $code;
+            const VERSION: u32 = $version;
+
+            fn version(&self) -> u32 {
+                self.version
+            }
+
+            fn sequence(&self) -> u64 {
+                self.sequence
+            }
+
+            fn previous(&self) -> Option<&str> {
+                self.previous.as_deref()
+            }
+        }
+    };
+}
+pub(crate) use chained;
+
 /// A record with the exact text that was signed: its hash is over that text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<R> {

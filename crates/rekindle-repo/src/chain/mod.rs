@@ -21,8 +21,8 @@ use crate::points::PointsView;
 use crate::read::parallel;
 use crate::repo::Repo;
 
-pub(crate) use link::signed_by;
 pub use link::{Entry, Link};
+pub(crate) use link::{chained, signed_by};
 pub use rules::contradiction;
 pub use signer::Signer;
 

@@ -1,9 +1,9 @@
 //! What a record of the ledger says.
 
-use rekindle_core::{ErrorCode, PointId, codes};
+use rekindle_core::{PointId, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::chain::Link;
+use crate::chain::chained;
 
 /// The version this program writes, and the newest one it reads.
 pub const RECORD_VERSION: u32 = 1;
@@ -44,22 +44,4 @@ pub struct Record {
     pub original: Option<PointId>,
 }
 
-impl Link for Record {
-    const FOLDER: &'static str = "rekindle/ledger/";
-    const CHAIN: &'static str = "ledger";
-    const RECORD: &'static str = "ledger record";
-    const CODE: &'static ErrorCode = codes::REPO_LEDGER;
-    const VERSION: u32 = RECORD_VERSION;
-
-    fn version(&self) -> u32 {
-        self.version
-    }
-
-    fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    fn previous(&self) -> Option<&str> {
-        self.previous.as_deref()
-    }
-}
+chained!(Record in "rekindle/ledger/": "ledger", "ledger record", codes::REPO_LEDGER, RECORD_VERSION);

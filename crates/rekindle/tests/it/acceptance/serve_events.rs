@@ -162,7 +162,7 @@ fn in_a_maintenance_window_what_is_due_waits_and_is_shown() {
 }
 
 #[test]
-fn asked_to_stop_the_service_starts_nothing_and_lets_a_run_end_in_its_grace() {
+fn asked_to_stop_a_run_ends_in_its_grace_and_is_asked_to_after_it() {
     let mut served = Served::new("");
     began(&served);
     let running = "SELECT count(*) FROM run WHERE ended IS NULL";
@@ -173,4 +173,20 @@ fn asked_to_stop_the_service_starts_nothing_and_lets_a_run_end_in_its_grace() {
     stop(child);
     assert_eq!(served.count("SELECT count(*) FROM run WHERE how = 'good'"), 1, "it was let end");
     assert_eq!((served.stack.points().len(), served.count(running)), (1, 0));
+    // After it, the run is asked to stop, and the next life does what was interrupted.
+    served.stack.set("[hooks]\nbefore = [\"sleep 300\"]");
+    let file = served.stack.place.read("rekindle.toml");
+    served.stack.place.write("rekindle.toml", &file.replace("grace = \"20s\"", "grace = \"1s\""));
+    served.an_hour_passes();
+    let child = served.start();
+    wait_until("the run", || served.count(running) == 1);
+    let asked = Instant::now();
+    stop(child);
+    assert!(asked.elapsed() < Duration::from_secs(30), "it was not asked");
+    assert_eq!(served.count("SELECT count(*) FROM run WHERE how = 'interrupted'"), 1);
+    assert_eq!((served.stack.points().len(), served.count(running)), (1, 0));
+    served.stack.set("[hooks]\nbefore = [\"true\"]");
+    let child = served.start();
+    wait_until("the second point", || served.count("SELECT count(*) FROM run WHERE how = 'good'") == 2);
+    stop(child);
 }
