@@ -173,7 +173,8 @@ pub(crate) fn load(repo: &Repo, files: &[Id]) -> Result<BlobIndex> {
     Ok(index)
 }
 
-fn is_damage(fault: &Fault) -> bool {
+/// Whether an object of the repository is damaged or not there, in contrast to a storage that does not answer.
+pub(crate) fn is_damage(fault: &Fault) -> bool {
     fault.is(codes::REPO_DAMAGED) || fault.is(codes::STORE_NOT_FOUND) || fault.is(codes::STORE_SHORT)
 }
 

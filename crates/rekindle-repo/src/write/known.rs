@@ -11,6 +11,7 @@ use rekindle_store::Key as ObjectKey;
 use crate::format::index::IndexFile;
 use crate::format::pack::{BlobKind, PackedBlob};
 use crate::format::{Id, names, unpacked};
+use crate::read::index::is_damage;
 use crate::repo::Repo;
 
 const SHARDS: usize = 64;
@@ -56,8 +57,9 @@ impl Known {
             for file in read {
                 match file {
                     Ok(file) => known.add(&file, &packs),
-                    // Its blobs are stored again: that costs space, and nothing is lost.
-                    Err(fault) if fault.is(codes::REPO_DAMAGED) => {
+                    // Its blobs are stored again: that costs space, and nothing is lost. A node of a distributed store
+                    // may list for a while what is deleted.
+                    Err(fault) if is_damage(&fault) => {
                         monitor.problem("repository", &fault);
                     }
                     Err(fault) => return Err(fault),

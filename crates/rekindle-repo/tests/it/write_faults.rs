@@ -161,3 +161,18 @@ fn a_full_store_ends_the_run_at_once() {
     let read = count.load(std::sync::atomic::Ordering::SeqCst);
     assert!(read < 2000, "{read} files were read after the store was full");
 }
+
+#[test]
+fn an_index_that_is_listed_and_not_there_is_told_and_costs_only_space() {
+    let (bench, faulty) = faulty();
+    run(&bench).unwrap();
+    faulty.script_times(100, Op::Get, "index/", &Action::Reject(codes::STORE_NOT_FOUND));
+    let before = faulty.calls().len();
+    run(&bench).unwrap();
+    assert!(puts(&faulty.calls()[before..]).iter().filter(|key| key.starts_with("data/")).count() > 3, "stored again");
+    faulty.clear();
+    // An index that cannot be reached may name everything: that ends the run.
+    faulty.script_times(100, Op::Get, "index/", &Action::Reject(codes::STORE_DENIED));
+    let fault = run(&bench).unwrap_err();
+    assert!(fault.is(codes::STORE_DENIED), "{fault:?}");
+}
