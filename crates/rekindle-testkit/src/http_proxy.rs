@@ -31,6 +31,23 @@ pub enum Answer {
     Held,
 }
 
+/// A request that came in, whatever was answered.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    head: String,
+}
+
+impl Seen {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
 #[derive(Debug)]
 struct Rule {
     method: &'static str,
@@ -53,6 +70,7 @@ pub struct HttpProxy {
 struct Shared {
     target: SocketAddr,
     rules: Mutex<Vec<Rule>>,
+    seen: Mutex<Vec<Seen>>,
     over: AtomicBool,
 }
 
@@ -66,7 +84,8 @@ impl HttpProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).expect("listen");
         listener.set_nonblocking(true).expect("set a listener non-blocking");
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target_port));
-        let shared = Arc::new(Shared { target, rules: Mutex::default(), over: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { target, rules: Mutex::default(), seen: Mutex::default(), over: AtomicBool::new(false) });
         let for_thread = Arc::clone(&shared);
         let acceptor = thread::spawn(move || for_thread.accept(&listener));
         Self { shared, acceptor: Some(acceptor), port }
@@ -86,6 +105,11 @@ impl HttpProxy {
     /// Removes all rules, and says how many requests they have met.
     pub fn clear(&self) -> u32 {
         self.shared.rules().drain(..).map(|rule| rule.hits).sum()
+    }
+
+    /// Every request so far, in the order in which they came in.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many requests the present rules have met.
@@ -128,6 +152,8 @@ impl Shared {
         client.set_nonblocking(false)?;
         client.set_nodelay(true)?;
         let Some(request) = Request::read(client)? else { return Ok(()) };
+        let (method, target, head) = (request.method.clone(), request.target.clone(), request.head.clone());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { method, target, head });
         match self.decide(&request) {
             None => {
                 let answer = self.forward(client, &request, request.body_bytes)?;

@@ -34,7 +34,7 @@ pub use azure::Azurite;
 pub use ceph::Ceph;
 pub use garage::Garage;
 pub use gcs::FakeGcs;
-pub use http_proxy::{Answer, HttpProxy};
+pub use http_proxy::{Answer, HttpProxy, Seen};
 pub use instance_role::InstanceRole;
 pub use podman::Podman;
 pub use postgres::{Postgres, PostgresOptions};

@@ -7,14 +7,14 @@ mod notices;
 mod runs;
 mod schema;
 
-pub use notices::{Open, Parcel};
+pub use notices::{Lost, Open, Parcel};
 pub use runs::{JobRecord, OpenRun, RunRecord, Totals};
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rekindle_core::{Fault, Result, codes};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 /// The open journal. One process at a time writes it (see `serve.lock`).
 #[derive(Debug)]
@@ -47,6 +47,24 @@ impl Journal {
             }
             Err(error) => Err(failed(&path, "open the journal").because(error)),
         }
+    }
+
+    /// The journal in this directory, to look at only: another process may write it. `None`: there is none.
+    pub fn look(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join("journal.sqlite");
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) => return Err(failed(&path, "look for the journal").because(error)),
+        }
+        let open = || {
+            let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            db.busy_timeout(schema::BUSY_MAX)?;
+            Ok(db)
+        };
+        let opened: rusqlite::Result<Connection> = open();
+        let db = opened.map_err(|error| failed(&path, "open the journal").because(error))?;
+        Ok(Some(Self { db, path, fresh: false }))
     }
 
     /// A remembered word.

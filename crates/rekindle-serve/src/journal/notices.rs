@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rekindle_core::Result;
 use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Journal, from_ms, to_ms};
 
@@ -26,6 +27,21 @@ pub struct Parcel {
     pub event: String,
     pub made: Timestamp,
     pub attempts: u32,
+}
+
+/// Facts that say of a receiver what it never got begin with this.
+const LOST: &str = "lost ";
+
+/// The newest message that a receiver never got: nobody tries any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub receiver: String,
+    /// When it was given up.
+    pub given_up: Timestamp,
+    /// What it would have said.
+    pub title: String,
+    /// Why it did not arrive; without the URL, which may be a secret.
+    pub why: String,
 }
 
 impl Journal {
@@ -108,6 +124,26 @@ impl Journal {
     /// A message arrived, or nobody tries any more.
     pub fn parcel_done(&self, id: i64) -> Result<()> {
         self.change("DELETE FROM parcel WHERE id = ?1", [id])
+    }
+
+    /// A message is given up. What is remembered of it comes first: after a crash it is tried once more.
+    pub fn parcel_lost(&self, id: i64, lost: &Lost) -> Result<()> {
+        let text = serde_json::to_string(lost).unwrap_or_default();
+        self.set_fact(&format!("{LOST}{}", lost.receiver), &text)?;
+        self.parcel_done(id)
+    }
+
+    /// The newest message of each receiver that was given up since then.
+    pub fn lost_since(&self, moment: Timestamp) -> Result<Vec<Lost>> {
+        let list = || -> rusqlite::Result<Vec<String>> {
+            self.db
+                .prepare("SELECT value FROM fact WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name")?
+                .query_map([LOST], |row| row.get(0))?
+                .collect()
+        };
+        let texts = list().map_err(|error| self.failed("read the journal", error))?;
+        let all = texts.iter().filter_map(|text| serde_json::from_str::<Lost>(text).ok());
+        Ok(all.filter(|lost| lost.given_up >= moment).collect())
     }
 
     /// A message is tried again later.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 /// The version of the tables.
 const VERSION: i64 = 1;
 /// Longest wait for another process that reads or writes.
-const BUSY_MAX: Duration = Duration::from_secs(10);
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;

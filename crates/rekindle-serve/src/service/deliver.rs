@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rekindle_core::Result;
 
 use super::{Message, Service};
-use crate::journal::Parcel;
+use crate::journal::{Lost, Parcel};
 use crate::notice::{Event, EventKind};
 use crate::notify::Failure;
 
@@ -65,8 +65,8 @@ impl Service {
 
     pub(super) fn delivered(&mut self, parcel: &Parcel, result: Result<(), Failure>, now: Timestamp) -> Result<()> {
         self.on_the_way.remove(&parcel.id);
-        let word = match result {
-            Ok(()) => "sent",
+        let lost = match result {
+            Ok(()) => None,
             Err(failure) => {
                 let wait = WAITS.get(usize::try_from(parcel.attempts).unwrap_or(usize::MAX)).filter(|_| failure.again);
                 tracing::warn!(receiver = %parcel.target, error = %failure, again = wait.is_some(), "a message did not arrive");
@@ -74,11 +74,17 @@ impl Service {
                     self.journal.count("notifications", &format!("{} retried", parcel.target))?;
                     return self.journal.parcel_later(parcel.id, now + *wait);
                 }
-                "lost"
+                let event = serde_json::from_str::<Event>(&parcel.event);
+                let title = event.map(|event| event.title).unwrap_or_default();
+                Some(Lost { receiver: parcel.target.clone(), given_up: now, title, why: failure.why })
             }
         };
+        let word = if lost.is_some() { "lost" } else { "sent" };
         self.journal.count("notifications", &format!("{} {word}", parcel.target))?;
-        self.journal.parcel_done(parcel.id)
+        match lost {
+            Some(lost) => self.journal.parcel_lost(parcel.id, &lost),
+            None => self.journal.parcel_done(parcel.id),
+        }
     }
 
     /// Digests whose time has come.
@@ -113,6 +119,9 @@ impl Service {
         for run in runs.iter().filter(|run| run.how.as_deref() != Some("good")).take(DIGEST_SHOWN_MAX) {
             let why = run.message.as_deref().unwrap_or("no reason was given");
             lines.push(format!("{} {} at {}: {why}", run.task, run.components.join(" "), run.started));
+        }
+        for lost in self.journal.lost_since(since)? {
+            lines.push(format!("a message to {} never arrived ({}): {}", lost.receiver, lost.why, lost.title));
         }
         for one in &self.view.components {
             let captured = one.captured_at.map_or_else(|| "never".to_owned(), |at| at.to_string());

@@ -169,6 +169,7 @@ impl Service {
         self.viewed(answer.as_ref(), now)?;
         let agenda = self.look(now)?;
         self.conditions(&agenda, now)?;
+        self.digests(now)?;
         self.deliver_now().await?;
         self.publish(agenda, self.setup.clock.now())?;
         Ok(report)

@@ -22,6 +22,7 @@ mod locked;
 mod ls;
 mod maintenance;
 mod man;
+mod messages;
 mod notify;
 mod peek;
 mod point;

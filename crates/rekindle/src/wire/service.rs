@@ -14,7 +14,7 @@ use rekindle_core::wal::WalMode;
 use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 use rekindle_serve::service::{FreeSpace, Setup, Steps};
 use rekindle_serve::systemd::Manager;
-use rekindle_serve::{Launcher, Stop};
+use rekindle_serve::{Journal, Launcher, Stop};
 
 use super::{host, receivers, state};
 use crate::session::{Session, SystemClock};
@@ -33,6 +33,12 @@ pub(crate) fn state_directory(config: &Config) -> Result<PathBuf> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
     made.map_err(|error| unusable(format!("make the state directory {}", directory.display())).because(error))?;
     Ok(directory)
+}
+
+/// The journal of this stack, to look at only; `None`: nothing ran by itself here.
+pub(crate) fn journal(config: &Config) -> Result<Option<Journal>> {
+    let Some(directory) = state::directory(Some(config)) else { return Ok(None) };
+    Journal::look(&directory.join("stacks").join(&config.stack.name))
 }
 
 /// Keeps a second service, or a second single run, of this stack from starting. Ends with the process.

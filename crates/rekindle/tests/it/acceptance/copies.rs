@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
-use rekindle_testkit::{S3, S3Options};
+use rekindle_testkit::{Proxy, S3, S3Options};
 use serde_json::Value;
 
-use super::stack::{Stack, assert_same_trees, below, noise, wait_until};
+use super::stack::{Stack, assert_same_trees, below, end, noise, wait_until};
 
 const COPY_PASSWORD: &str = "canary-password-of-the-copy";
 
@@ -193,6 +194,19 @@ fn a_copy_that_was_killed_goes_on_where_it_was() {
     comes_back(&stack, &data, "latest", "back");
 }
 
+/// A copy `offsite` in a bucket, behind a port.
+fn to_bucket(stack: &mut Stack, s3: &S3, port: u16, more: &str) {
+    stack.place.write("copy-key", COPY_PASSWORD);
+    stack.place.write("secret", &s3.secret_key());
+    stack.set(&format!(
+        "[copy.offsite]\nurl = \"s3://{}/copy\"\nendpoint = \"http://127.0.0.1:{port}\"\nregion = \"{}\"\n\
+         access-key-id = \"{}\"\nsecret-access-key = \"file:secret\"\npassword = \"file:copy-key\"\n{more}\n",
+        s3.bucket(),
+        s3.region(),
+        s3.access_key()
+    ));
+}
+
 #[test]
 fn a_copy_in_a_bucket_comes_back_without_the_repository() {
     let s3 = S3::start(S3Options::default());
@@ -200,16 +214,7 @@ fn a_copy_in_a_bucket_comes_back_without_the_repository() {
     let data = stack.files("data");
     fs::write(data.join("a"), noise(1, 3 << 20)).unwrap();
     stack.complete();
-    stack.place.write("copy-key", COPY_PASSWORD);
-    stack.place.write("secret", &s3.secret_key());
-    stack.set(&format!(
-        "[copy.offsite]\nurl = \"s3://{}/copy\"\nendpoint = \"{}\"\nregion = \"{}\"\naccess-key-id = \"{}\"\n\
-         secret-access-key = \"file:secret\"\npassword = \"file:copy-key\"\nschedule = \"@daily\"\n",
-        s3.bucket(),
-        s3.endpoint(),
-        s3.region(),
-        s3.access_key()
-    ));
+    to_bucket(&mut stack, &s3, s3.port(), "schedule = \"@daily\"");
     stack.place.json(0, &["copy", "--init"]);
     fs::remove_dir_all(stack.path("repo")).unwrap();
     stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
@@ -220,4 +225,32 @@ fn a_copy_in_a_bucket_comes_back_without_the_repository() {
     drop(s3);
     let gone = stack.place.run(&["copy"]);
     assert!(gone.code != 0, "{gone:#?}");
+}
+
+#[test]
+fn a_copy_keeps_to_its_bandwidth_on_the_wire() {
+    const LIMIT: u64 = 4 << 20;
+    const DATA: usize = 12 << 20;
+    let s3 = S3::start(S3Options::default());
+    let proxy = Proxy::start(s3.port());
+    let mut stack = Stack::new();
+    let data = stack.files("data");
+    fs::write(data.join("a"), noise(1, DATA)).unwrap();
+    stack.complete();
+    to_bucket(&mut stack, &s3, proxy.port(), &format!("bandwidth-kib = {}", LIMIT >> 10));
+    let mut child = stack.start(&["copy", "--init"]);
+    // Stretching passwords takes time and sends nothing: it must not make the line look slower.
+    wait_until("the first pack", || proxy.bytes() > 1 << 20 || child.try_wait().unwrap().is_some());
+    let begun = Instant::now();
+    let ended = end(child);
+    let (seconds, bytes) = (begun.elapsed().as_secs_f64(), proxy.bytes());
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    // Sent, and read back.
+    assert!(bytes >= 2 * DATA as u64, "{bytes} bytes went over the wire");
+    #[expect(clippy::cast_precision_loss, reason = "some MiB")]
+    let (bytes, limit) = (bytes as f64, LIMIT as f64);
+    let rate = bytes / seconds;
+    println!("{bytes} bytes in {seconds:.2} s: {:.0} of {:.0} KiB/s", rate / 1024.0, limit / 1024.0);
+    assert!(rate <= limit * 1.2, "{bytes} bytes in {seconds:.2} s");
+    stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use rekindle_testkit::{Direction, Fault, InstanceRole, Proxy, S3, S3Key, S3Options};
+use rekindle_testkit::{Direction, Fault, HttpProxy, InstanceRole, Proxy, S3, S3Door, S3Key, S3Options, Seen};
 
+use super::object_lock::stack_in;
 use super::stack::{Stack, assert_same_trees, below, end, noise, wait_until};
 use crate::run::Place;
 
@@ -182,5 +183,93 @@ fn the_role_of_the_machine_is_enough() {
             let ended = stack.place.ends(20, &["backup"]);
             assert!(ended.err.contains("access-key-id") && ended.err.contains("\nhint: "), "{ended:#?}");
         }
+    }
+}
+
+/// Whole objects that were written, and the storage class that was asked for; a header that is not signed could be
+/// taken away on its way.
+fn written(seen: &[Seen]) -> Vec<(&str, Option<&str>)> {
+    let whole = seen.iter().filter(|one| one.method == "PUT" && !one.target.contains('?'));
+    whole
+        .map(|one| {
+            let class = one.header("x-amz-storage-class");
+            let signed = one.header("authorization").unwrap().contains("x-amz-storage-class");
+            assert_eq!(class.is_some(), signed, "{one:?}");
+            (&*one.target, class)
+        })
+        .collect()
+}
+
+/// Names and storage classes of all objects below a prefix, as the server lists them.
+fn stored(door: &S3Door, bucket: &str, prefix: &str) -> Vec<(String, String)> {
+    let query = format!("list-type=2&prefix={prefix}%2F");
+    let (status, page) = door.request(&door.owner, ("GET", &format!("/{bucket}"), &query), &[], b"");
+    assert!(status == 200 && !page.contains("<IsTruncated>true"), "{page}");
+    let text = |part: &str, tag: &str| {
+        let (_, rest) = part.split_once(&format!("<{tag}>")).unwrap_or_else(|| panic!("no {tag}: {part}"));
+        rest.split_once('<').unwrap().0.to_owned()
+    };
+    page.split("<Contents>").skip(1).map(|part| (text(part, "Key"), text(part, "StorageClass"))).collect()
+}
+
+#[test]
+fn the_storage_class_arrives_with_every_pack_and_with_nothing_else() {
+    let s3 = S3::start(S3Options::default());
+    let door = s3.door();
+    door.make_locked_bucket("locked");
+    for (bucket, lock) in [(s3.bucket(), ""), ("locked", "object-lock = \"compliance\"\nobject-lock-days = 1\n")] {
+        let proxy = HttpProxy::start(door.port);
+        let through = S3Door { port: proxy.port(), ..door.clone() };
+        let mut stack = stack_in(&through, &door.owner, bucket, &format!("{lock}storage-class = \"STANDARD_IA\""));
+        let data = stack.files("data");
+        stack.place.write("copy-key", "canary-password-of-the-copy");
+        stack.set("[retention]\nkeep-last = 1\nmin-keep = 1");
+        stack.set(&format!(
+            "[copy.offsite]\nurl = \"s3://{bucket}/copy\"\nendpoint = \"{}\"\nregion = \"{}\"\naccess-key-id = \"{}\"\n\
+             secret-access-key = \"env:AWS_SECRET_ACCESS_KEY\"\npassword = \"file:copy-key\"\nstorage-class = \"GLACIER_IR\"",
+            through.endpoint(),
+            door.region,
+            door.owner.access
+        ));
+        // A third of what the first point has is gone with it: packs that hold both are written again.
+        for n in 0..20 {
+            fs::write(data.join(format!("part-{n}")), noise(n, 2 << 20)).unwrap();
+        }
+        stack.complete();
+        for n in (0..20).step_by(3) {
+            fs::remove_file(data.join(format!("part-{n}"))).unwrap();
+        }
+        stack.complete();
+        stack.place.json(0, &["copy", "--init"]);
+        stack.place.json(0, &["forget"]);
+        let before = written(&proxy.seen()).len();
+        let pruned = stack.place.json(0, &["prune"]);
+        assert!(pruned["result"]["report"]["repacked_bytes"].as_u64().unwrap() > 1 << 20, "{pruned}");
+
+        let seen = proxy.seen();
+        let puts = written(&seen);
+        let packs_since = |from: usize| puts[from..].iter().filter(|(name, _)| name.contains("/data/")).count();
+        assert!(packs_since(0) >= 4 && packs_since(before) >= 1, "{puts:?}");
+        for (name, class) in &puts {
+            let expected = match name {
+                name if name.starts_with(&format!("/{bucket}/shop/data/")) => Some("STANDARD_IA"),
+                name if name.starts_with(&format!("/{bucket}/copy/data/")) => Some("GLACIER_IR"),
+                _ => None,
+            };
+            assert_eq!(*class, expected, "{name}");
+        }
+        // Another way to write an object would have to carry it too.
+        let posts: Vec<_> = seen.iter().filter(|one| one.method == "POST").collect();
+        assert!(posts.is_empty(), "{posts:?}");
+        assert!(seen.iter().all(|one| one.header("x-amz-copy-source").is_none()));
+        for (place, class) in [("shop", "STANDARD_IA"), ("copy", "GLACIER_IR")] {
+            let all = stored(&door, bucket, place);
+            assert!(all.iter().any(|(name, _)| name.starts_with(&format!("{place}/data/"))), "{all:?}");
+            for (name, kept) in &all {
+                let expected = if name.starts_with(&format!("{place}/data/")) { class } else { "STANDARD" };
+                assert_eq!(kept, expected, "{name}");
+            }
+        }
+        stack.place.json(0, &["verify", "--read-data"]);
     }
 }

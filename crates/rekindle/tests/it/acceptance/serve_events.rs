@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{Timestamp, ToSpan};
 use rekindle_testkit::{Reply, WebReceiver};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::serve::{Served, stop};
 use super::serve_clock::at;
@@ -114,6 +114,148 @@ fn a_message_waits_for_a_receiver_that_is_down_and_is_not_lost_with_the_process(
     served.stack.place.ends(0, &["run", "verify"]);
     let requests = receiver.requests();
     assert!(requests.len() == 2 && requests[1].body.contains("failed"), "{requests:#?}");
+}
+
+#[test]
+fn a_message_that_is_given_up_is_named_and_never_tried_again() {
+    let receiver = WebReceiver::start();
+    let served = watched(&receiver);
+    let (data, away) = (served.stack.path("data"), served.stack.path("away"));
+    let lost = || {
+        let ended = served.stack.place.run(&["status", "--json"]);
+        serde_json::from_str::<Value>(&ended.out).unwrap()["result"]["messages_lost"].take()
+    };
+    fs::rename(&data, &away).unwrap();
+    receiver.set(Reply::Status(500));
+    assert_ne!(served.stack.place.run(&["run", "backup"]).code, 0);
+    for attempts in 2..=5 {
+        assert_eq!((lost(), receiver.requests().len()), (json!([]), attempts - 1), "it is still tried");
+        served.journal().execute("UPDATE parcel SET next = 0", []).unwrap();
+        served.stack.place.ends(0, &["run", "verify"]);
+    }
+    assert!(receiver.requests().iter().all(|request| request.body.contains("\"failed\"")));
+    let count = |word: &str| {
+        let line = format!("rekindle_notifications_total{{stack=\"shop\",receiver=\"ops\",result=\"{word}\"}} ");
+        let text = served.stack.place.read("text.prom");
+        text.lines().find_map(|one| one.strip_prefix(&line).map(|number| number.parse::<u32>().unwrap()))
+    };
+    assert_eq!((count("lost"), count("retried"), count("sent")), (Some(1), Some(4), None));
+    // The receiver is well again: what was given up is not sent, and is not taken for sent.
+    receiver.set(Reply::Status(200));
+    assert_eq!(served.count("SELECT count(*) FROM parcel"), 0);
+    served.stack.place.ends(0, &["run", "verify"]);
+    assert_eq!((receiver.requests().len(), count("lost"), count("sent")), (5, Some(1), None));
+    let told = lost();
+    let (title, why) = (told[0]["title"].as_str().unwrap(), told[0]["why"].as_str().unwrap());
+    assert_eq!((told.as_array().unwrap().len(), &told[0]["receiver"]), (1, &json!("ops")), "{told}");
+    assert!(title.contains("backup") && title.contains("shop") && why.contains("500"), "{told}");
+    let status = served.stack.place.run(&["status"]);
+    assert!(status.out.contains("MESSAGE LOST: `ops` never got") && status.out.contains(title), "{status:#?}");
+    assert!(!status.out.contains("canary-hook") && !told.to_string().contains("canary-hook"), "the URL is a secret");
+
+    // What can never arrive is given up at the first answer.
+    receiver.set(Reply::Status(404));
+    fs::rename(&away, &data).unwrap();
+    served.stack.place.ends(0, &["run", "backup"]);
+    assert_eq!((receiver.requests().len(), count("lost"), count("retried")), (6, Some(2), Some(4)));
+    assert!(lost()[0]["why"].as_str().unwrap().contains("404"), "{}", lost());
+    // A journal that cannot be read is no proof that everything arrived.
+    fs::write(served.stack.path("state/stacks/shop/journal.sqlite"), "no database").unwrap();
+    assert_eq!(lost(), Value::Null);
+}
+
+/// Digests so far to this path: their titles and texts.
+fn digests(receiver: &WebReceiver, path: &str) -> Vec<(String, String)> {
+    let mine = receiver.requests().into_iter().filter(|request| request.target == path);
+    let events = mine.map(|request| serde_json::from_str::<Value>(&request.body).unwrap());
+    let word = |event: &Value, key: &str| event[key].as_str().unwrap().to_owned();
+    events
+        .filter(|event| event["kind"] == "digest")
+        .map(|event| (word(&event, "title"), word(&event, "text")))
+        .collect()
+}
+
+/// Two receivers, one told each day and one each Monday, at 8.
+fn digested(receiver: &WebReceiver) -> Served {
+    let mut served = Served::new("");
+    for (name, when) in [("day", "0 8 * * *"), ("week", "0 8 * * 1")] {
+        served.stack.place.write(name, &receiver.url(&format!("/{name}")));
+        served.stack.add(&format!(
+            "[notify.{name}]\nkind = \"webhook\"\nurl = \"file:{name}\"\nallow-private = true\ndigest = \"{when}\""
+        ));
+    }
+    served
+}
+
+#[test]
+fn a_digest_comes_once_in_its_period_and_says_what_every_run_became() {
+    let receiver = WebReceiver::start();
+    let served = digested(&receiver);
+    let (data, away) = (served.stack.path("data"), served.stack.path("away"));
+    let mut tuesday = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).tomorrow().unwrap().start_of_day().unwrap();
+    while tuesday.weekday() != jiff::civil::Weekday::Tuesday {
+        tuesday = tuesday.tomorrow().unwrap();
+    }
+    let counts = || (digests(&receiver, "/day").len(), digests(&receiver, "/week").len());
+    // Day, hour and minute; the task and its exit code; digests to `day` and `week` after it.
+    let runs = [
+        ((0, 9, 0), "backup", 0, (0, 0)),
+        ((0, 15, 0), "backup", 0, (0, 0)),
+        ((1, 7, 55), "broken", 1, (0, 0)),
+        ((1, 8, 1), "verify", 0, (1, 0)),
+        ((1, 20, 0), "backup", 0, (1, 0)),
+        ((2, 9, 0), "backup", 0, (2, 0)),
+        ((2, 10, 0), "verify", 0, (2, 0)),
+        // The host was off for days: one for all of them.
+        ((6, 8, 1), "backup", 0, (3, 1)),
+        ((6, 9, 0), "verify", 0, (3, 1)),
+    ];
+    for ((day, hour, minute), task, code, expected) in runs {
+        let moment = &tuesday + day.days();
+        let moment = (moment + hour.hours() + minute.minutes()).timestamp();
+        let broken = task == "broken";
+        if broken {
+            fs::rename(&data, &away).unwrap();
+        }
+        let ended = at(&served.stack, moment, &["run", if broken { "backup" } else { task }]);
+        assert_eq!(ended.code == 0, code == 0, "{moment}: {ended:#?}");
+        if broken {
+            fs::rename(&away, &data).unwrap();
+        }
+        assert_eq!(counts(), expected, "{moment}");
+    }
+    let (daily, weekly) = (digests(&receiver, "/day"), digests(&receiver, "/week"));
+    let good: Vec<&str> = daily.iter().chain(&weekly).map(|(title, _)| title.split(" runs").next().unwrap()).collect();
+    assert_eq!(good, ["`shop`: 2 of 3", "`shop`: 2 of 2", "`shop`: 2 of 2", "`shop`: 6 of 7"]);
+    let (title, text) = &daily[0];
+    let date = |day: i32| (&tuesday + day.days()).date().to_string();
+    assert!(title.contains(&format!("since {}T09:", date(0))), "{title}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with(&format!("backup files at {}T07:55", date(1))), "the run that failed: {text}");
+    assert!(lines[0].contains("files") && !lines[0].contains("no reason"), "and why: {text}");
+    assert!(lines[1].starts_with(&format!("files: captured {}T15:", date(0))), "{text}");
+    assert!(lines[1].contains("proved never") && lines[1].contains("MiB"), "{text}");
+    assert!(weekly[0].0.contains(&format!("since {}T09:", date(0))), "{weekly:?}");
+    assert!(!daily[1].1.contains("backup files at"), "nothing failed on that day: {daily:?}");
+}
+
+#[test]
+fn the_service_sends_a_digest_once_also_after_a_restart() {
+    let receiver = WebReceiver::start();
+    let served = digested(&receiver);
+    began(&served);
+    assert_eq!(digests(&receiver, "/day"), [], "nothing was due yet");
+    let yesterday = (Timestamp::now() - 25.hours()).to_string();
+    served.journal().execute("UPDATE fact SET value = ?1 WHERE name = 'digest day'", [yesterday]).unwrap();
+    let child = served.start();
+    wait_until("the digest", || !digests(&receiver, "/day").is_empty());
+    let sent = "rekindle_notifications_total{stack=\"shop\",receiver=\"day\",result=\"sent\"} 1";
+    wait_until("its count", || served.stack.place.read("text.prom").contains(sent));
+    stop(child);
+    // Another life looks again, and has nothing to say.
+    began(&served);
+    assert_eq!(digests(&receiver, "/day").len(), 1);
+    assert_eq!(served.count("SELECT count(*) FROM parcel"), 0);
 }
 
 #[test]
