@@ -84,7 +84,8 @@ fn a_copy_to_a_bucket_that_is_killed_at_any_moment_sends_nothing_twice() {
     let near: u64 = stack_packs(&stack).iter().sum();
     assert!(whole.abs_diff(near) < 64 << 10, "{whole} bytes are in the bucket, {near} in the repository");
     let (had, sent) = (total(&before), copied["bytes"].as_u64().unwrap());
-    assert!((had + sent).abs_diff(whole) < 64 << 10, "{had} bytes were there, {sent} were sent, {whole} are there");
+    // A pack that the server had received when its sender was killed may be listed only later.
+    assert!(had + sent < whole + (64 << 10), "{had} bytes were there, {sent} were sent, {whole} are there");
     assert!(had > 0 && copied["packs_taken_in"].as_u64().unwrap() <= before.len() as u64, "{copied}");
     stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
     fs::remove_dir_all(stack.path("repo")).unwrap();
