@@ -5,7 +5,7 @@ use rekindle_core::Result;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, from_ms, to_ms};
+use super::{Journal, failed, from_ms, to_ms};
 
 /// A condition that is not over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,8 @@ impl Journal {
 
     /// A message is given up. What is remembered of it comes first: after a crash it is tried once more.
     pub fn parcel_lost(&self, id: i64, lost: &Lost) -> Result<()> {
-        let text = serde_json::to_string(lost).unwrap_or_default();
+        let text = serde_json::to_string(lost)
+            .map_err(|error| failed(&self.path, "remember a message that is given up in").because(error))?;
         self.set_fact(&format!("{LOST}{}", lost.receiver), &text)?;
         self.parcel_done(id)
     }
@@ -142,8 +143,13 @@ impl Journal {
                 .collect()
         };
         let texts = list().map_err(|error| self.failed("read the journal", error))?;
-        let all = texts.iter().filter_map(|text| serde_json::from_str::<Lost>(text).ok());
-        Ok(all.filter(|lost| lost.given_up >= moment).collect())
+        let mut all = Vec::new();
+        for text in texts {
+            let lost: Lost = serde_json::from_str(&text)
+                .map_err(|error| failed(&self.path, "read which messages were given up in").because(error))?;
+            all.extend((lost.given_up >= moment).then_some(lost));
+        }
+        Ok(all)
     }
 
     /// A message is tried again later.
