@@ -44,6 +44,13 @@ pub struct Config {
     pub recover: Recover,
 }
 
+impl Config {
+    /// Whether there are rules by which points are removed: of the repository or of a component.
+    pub fn removes_points(&self) -> bool {
+        self.retention.is_some() || self.components.iter().any(|one| one.retention.is_some())
+    }
+}
+
 /// Which points are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {

@@ -20,6 +20,7 @@ mod read;
 pub mod repo;
 mod restore;
 pub mod source_proofs;
+pub mod trust;
 pub mod verify;
 pub mod wal;
 pub mod write;

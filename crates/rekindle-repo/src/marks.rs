@@ -67,11 +67,17 @@ pub fn add(repo: &Repo, mark: &Mark) -> Result<LedgerHead> {
     Ok(entry.head())
 }
 
+/// Everything that is wrong with the chain of marks.
+pub(crate) fn problems(repo: &Repo, view: &PointsView) -> Result<Vec<String>> {
+    match Chain::<Record>::open(repo)? {
+        None => Ok(Vec::new()),
+        Some(chain) => Ok(chain.problems(view, |manifest| manifest.marks_head.as_ref())?.1),
+    }
+}
+
 /// The part of a verification that is about the marks.
 pub(crate) fn verify(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Result<()> {
-    let Some(chain) = Chain::<Record>::open(repo)? else { return Ok(()) };
-    let (_, problems) = chain.problems(view, |manifest| manifest.marks_head.as_ref())?;
-    for problem in problems {
+    for problem in problems(repo, view)? {
         let fault = Fault::new(codes::REPO_LEDGER, "read the chain of marks").because(problem);
         report.damage("rekindle/marks".to_owned(), &fault);
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rekindle_core::Result;
+use rekindle_core::{Fault, Result, codes};
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Journal, Open};
+use crate::journal::{Journal, News, Open};
 use crate::notify::Receiver;
 
 /// A condition that goes on is told again after this time.
@@ -95,6 +95,14 @@ pub struct Event {
     pub code: Option<String>,
 }
 
+impl Event {
+    /// As it is kept in the journal until it is sent.
+    pub fn as_json(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|error| Fault::new(codes::RUN_BUG, "write a message down").because(error.to_string()))
+    }
+}
+
 /// Tells receivers, through the journal: nothing is sent here.
 pub struct Teller<'a> {
     pub journal: &'a mut Journal,
@@ -119,12 +127,12 @@ impl Teller<'_> {
             let (event_word, text) = (event.kind.as_str().to_owned(), event.title.clone());
             fresh.push(Open { key: key.clone(), event: event_word, since, told: self.now, text });
         }
-        let Some(first) = fresh.first() else {
+        let keys: Vec<String> = fresh.iter().map(|open| open.key.clone()).collect();
+        let parcels = self.parcels(event, &keys)?;
+        if fresh.is_empty() {
             return Ok(());
-        };
-        let event = Event { key: first.key.clone(), ..event.clone() };
-        let parcels = self.parcels(&event, false);
-        self.journal.tell(&fresh, &[], &parcels, self.now)
+        }
+        self.journal.tell(&News { open: fresh, parcels, ..News::default() }, self.now)
     }
 
     /// Conditions are over. Told when one of them was open.
@@ -133,26 +141,33 @@ impl Teller<'_> {
         for key in keys {
             over.extend(self.journal.notice(key)?.map(|open| open.key));
         }
-        let Some(first) = over.first() else {
+        let parcels = self.parcels(event, &over)?;
+        if over.is_empty() {
             return Ok(());
-        };
-        let event = Event { key: first.clone(), ..event.clone() };
-        let parcels = self.parcels(&event, false);
-        self.journal.tell(&[], &over, &parcels, self.now)
+        }
+        self.journal.tell(&News { close: over, parcels, ..News::default() }, self.now)
     }
 
     /// A sign of life of one run, for those who count them.
     pub fn ping(&mut self, event: &Event) -> Result<()> {
-        let parcels = self.parcels(event, true);
+        let text = event.as_json()?;
+        let mine = self.receivers.iter().filter(|receiver| receiver.is_ping() && receiver.wants(event));
+        let parcels: Vec<_> = mine.map(|receiver| (receiver.name.clone(), text.clone())).collect();
         if parcels.is_empty() {
             return Ok(());
         }
-        self.journal.tell(&[], &[], &parcels, self.now)
+        self.journal.tell(&News { parcels, ..News::default() }, self.now)
     }
 
-    fn parcels(&self, event: &Event, pings: bool) -> Vec<(String, String)> {
-        let text = serde_json::to_string(event).unwrap_or_default();
-        let mine = self.receivers.iter().filter(|receiver| receiver.is_ping() == pings && receiver.wants(event));
-        mine.map(|receiver| (receiver.name.clone(), text.clone())).collect()
+    /// One message about all keys for who reads it; one for each key for who keeps incidents by them.
+    fn parcels(&self, event: &Event, keys: &[String]) -> Result<Vec<(String, String)>> {
+        let mut parcels = Vec::new();
+        for receiver in self.receivers.iter().filter(|receiver| !receiver.is_ping() && receiver.wants(event)) {
+            let told = if receiver.keeps_incidents() { keys.len() } else { 1 };
+            for key in keys.iter().take(told) {
+                parcels.push((receiver.name.clone(), Event { key: key.clone(), ..event.clone() }.as_json()?));
+            }
+        }
+        Ok(parcels)
     }
 }

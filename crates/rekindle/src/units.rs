@@ -31,7 +31,9 @@ pub(crate) fn service(site: &Site<'_>) -> String {
         "# Made by `rekindle install systemd`.\n\
          [Unit]\nDescription=rekindle: recovery points of {stack}\nDocumentation=man:rekindle(1)\n\
          After=network-online.target\nWants=network-online.target\n\n\
-         [Service]\nType=notify\nNotifyAccess=main\nExecStart={program} --config {file} serve\n\
+         [Service]\nType=notify\nNotifyAccess=main\n\
+         # What a run left behind is cleared up first, and the store may not answer.\n\
+         TimeoutStartSec=30min\nExecStart={program} --config {file} serve\n\
          User={user}\nGroup={user}\n\
          # Runs are asked by the service itself; what is left after the time is killed.\n\
          KillMode=mixed\nTimeoutStopSec={stop}\nRestart=on-failure\nRestartSec=10\nWatchdogSec={WATCHDOG_SECONDS}\n\
@@ -54,6 +56,9 @@ pub(crate) fn service(site: &Site<'_>) -> String {
     text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     text
 }
+
+/// What `StateDirectory=` below makes.
+const STATE_DIRECTORY: &str = "/var/lib/rekindle";
 
 /// Same for every stack.
 const HARDENING: &str = "\
@@ -122,7 +127,12 @@ fn writable(config: &Config) -> Vec<PathBuf> {
     let optional = prometheus.map(|path| PathBuf::from(format!("-{}", path.display())));
     // A disk with a copy may be away.
     let copies = copies.map(|path| PathBuf::from(format!("-{}", path.display())));
-    [local, textfile, state].into_iter().flatten().chain(optional).chain(copies).collect()
+    let drills = config.drill.dir.iter().map(|path| PathBuf::from(format!("-{}", path.display())));
+    // The state directory is writable as a whole. A path below it that is not there would only keep the service
+    // from starting.
+    let elsewhere = |path: &PathBuf| !path.starts_with(STATE_DIRECTORY);
+    let sure = [local, textfile, state].into_iter().flatten().filter(elsewhere);
+    sure.chain(optional).chain(copies).chain(drills).collect()
 }
 
 /// The account of the service, for systemd-sysusers.

@@ -10,7 +10,7 @@ use super::{ATTEMPTS_MAX, MISSED_MAX, RETRY_AFTER, Rules};
 /// What is to be done, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Agenda {
-    /// Everything that is due and does not run, first come first served, backups first.
+    /// Everything that is due and not started, first come first served, backups first.
     pub queue: Vec<Queued>,
     /// Jobs whose newest good result is older than their schedule allows.
     pub overdue: Vec<Overdue>,
@@ -120,11 +120,11 @@ fn due<S: Timetable>(rules: &Rules, job: &Job<S>, known: &Known, now: jiff::Time
     let anchor = known.newest.map_or(fresh, |run| run.slot.max(fresh));
     let (slot, count) = newest_slot(rules, job, anchor, minus(now, jitter));
     if let Some(slot) = slot {
-        if matches!(known.newest, Some(LastRun { state: RunState::Running, .. })) {
-            return None;
-        }
         let since = plus(slot, jitter);
-        return Some(Queued { job: job.name.clone(), slot, since, missed: count - 1, attempt: 1, hold: None });
+        // Its own run comes first, and the queue says so.
+        let running = matches!(known.newest, Some(LastRun { state: RunState::Running, .. }));
+        let hold = running.then(|| Hold::Running { job: job.name.clone() });
+        return Some(Queued { job: job.name.clone(), slot, since, missed: count - 1, attempt: 1, hold });
     }
     let newest = known.newest?;
     let at = retry_at(&newest)?;

@@ -112,6 +112,9 @@ fn refuse_doubtful(repo: &Repo) -> Result<()> {
         }
         present.insert(points::point_id(&id)?);
     }
+    // A hold or a proof that was cut off is as bad as a point that is missing.
+    let view = points::view(repo).map_err(|fault| refused(fault.chain()))?;
+    crate::trust::require(repo, &view).map_err(|fault| refused(fault.chain()))?;
     let Some(ledger) = Ledger::open(repo).map_err(|fault| refused(fault.chain()))? else {
         return Ok(());
     };

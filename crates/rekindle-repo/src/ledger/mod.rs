@@ -18,6 +18,7 @@ use rekindle_core::manifest::LedgerHead;
 use rekindle_core::{PointId, Result};
 
 use crate::chain::{self, Chain, READERS};
+use crate::points::PointsView;
 use crate::repo::Repo;
 
 pub use crate::chain::contradiction;
@@ -73,6 +74,11 @@ impl<'a> Ledger<'a> {
     /// The public half of the signing key, hex, for manifests.
     pub fn public_key(&self) -> String {
         self.chain.public_key()
+    }
+
+    /// Number of records, and everything that is wrong: with them, or with the heads that points have seen.
+    pub(crate) fn problems(&self, view: &PointsView) -> Result<(u64, Vec<String>)> {
+        self.chain.problems(view, |manifest| manifest.ledger_head.as_ref())
     }
 
     /// Number and hash of the newest record; `None` when there is none yet.

@@ -7,7 +7,7 @@ mod notices;
 mod runs;
 mod schema;
 
-pub use notices::{Lost, Open, Parcel};
+pub use notices::{Lost, News, Open, Parcel};
 pub use runs::{JobRecord, OpenRun, RunRecord, Totals};
 
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rekindle_core::{Fault, Result, codes};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+const SET_FACT: &str = "INSERT INTO fact (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
 
 /// The open journal. One process at a time writes it (see `serve.lock`).
 #[derive(Debug)]
@@ -77,10 +79,7 @@ impl Journal {
 
     /// Remembers a word.
     pub fn set_fact(&self, name: &str, value: &str) -> Result<()> {
-        self.change(
-            "INSERT INTO fact (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-            params![name, value],
-        )
+        self.change(SET_FACT, params![name, value])
     }
 
     fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<()> {

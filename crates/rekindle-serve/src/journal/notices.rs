@@ -5,7 +5,7 @@ use rekindle_core::Result;
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, failed, from_ms, to_ms};
+use super::{Journal, SET_FACT, failed, from_ms, to_ms};
 
 /// A condition that is not over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub struct Parcel {
     pub event: String,
     pub made: Timestamp,
     pub attempts: u32,
+}
+
+/// What is told, and remembered, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct News {
+    /// Conditions that are there, or are told again.
+    pub open: Vec<Open>,
+    /// Keys of conditions that are over.
+    pub close: Vec<String>,
+    /// Messages to put on their way: receiver and event.
+    pub parcels: Vec<(String, String)>,
+    /// A fact to remember with them: name and value.
+    pub fact: Option<(String, String)>,
 }
 
 /// Facts that say of a receiver what it never got begin with this.
@@ -62,32 +75,28 @@ impl Journal {
             .map_err(|error| self.failed("read the journal", error))
     }
 
-    /// Opens conditions (or says that they were told again), closes others, and puts the messages
-    /// (receiver, event) on their way: all of it or, after a crash, nothing.
-    pub fn tell(
-        &mut self,
-        open: &[Open],
-        close: &[String],
-        parcels: &[(String, String)],
-        now: Timestamp,
-    ) -> Result<()> {
+    /// Writes it all down or, after a crash, nothing.
+    pub fn tell(&mut self, news: &News, now: Timestamp) -> Result<()> {
         let mut write = || -> rusqlite::Result<()> {
             let work = self.db.transaction()?;
-            for open in open {
+            for open in &news.open {
                 work.execute(
                     "INSERT INTO notice (key, event, since, told, text) VALUES (?1, ?2, ?3, ?4, ?5) \
                      ON CONFLICT (key) DO UPDATE SET event = ?2, since = ?3, told = ?4, text = ?5",
                     params![open.key, open.event, to_ms(open.since), to_ms(open.told), open.text],
                 )?;
             }
-            for key in close {
+            for key in &news.close {
                 work.execute("DELETE FROM notice WHERE key = ?1", [key])?;
             }
-            for (target, event) in parcels {
+            for (target, event) in &news.parcels {
                 work.execute(
                     "INSERT INTO parcel (target, event, made, attempts, next) VALUES (?1, ?2, ?3, 0, ?3)",
                     params![target, event, to_ms(now)],
                 )?;
+            }
+            if let Some((name, value)) = &news.fact {
+                work.execute(SET_FACT, [name, value])?;
             }
             work.commit()
         };

@@ -112,6 +112,11 @@ impl Receiver {
         matches!(self.channel, Channel::Ping { .. })
     }
 
+    /// Whether it keeps one incident for each key, which only a message with that key can end.
+    pub fn keeps_incidents(&self) -> bool {
+        matches!(self.channel, Channel::PagerDuty { .. })
+    }
+
     /// Whether it is told about this.
     pub fn wants(&self, event: &Event) -> bool {
         let of_run = matches!(event.kind, EventKind::Start | EventKind::Success);

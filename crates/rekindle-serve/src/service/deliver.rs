@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rekindle_core::Result;
 
 use super::{Message, Service};
-use crate::journal::{Lost, Parcel};
+use crate::journal::{Lost, News, Parcel};
 use crate::notice::{Event, EventKind};
 use crate::notify::Failure;
 
@@ -29,10 +29,7 @@ impl Service {
         }
         let due = self.journal.parcels_due(now, u32::try_from(room + self.on_the_way.len()).unwrap_or(8))?;
         for parcel in due.into_iter().filter(|one| !self.on_the_way.contains(&one.id)).take(room).collect::<Vec<_>>() {
-            let Some((receiver, event)) = self.address(&parcel) else {
-                self.journal.parcel_done(parcel.id)?;
-                continue;
-            };
+            let Some((receiver, event)) = self.address(&parcel, now)? else { continue };
             self.on_the_way.insert(parcel.id);
             let to_loop = self.to_loop.clone();
             tokio::spawn(async move {
@@ -46,21 +43,28 @@ impl Service {
     /// Sends everything that is due, one after the other: before a single run ends.
     pub(super) async fn deliver_now(&mut self) -> Result<()> {
         for parcel in self.journal.parcels_due(self.setup.clock.now(), 100)? {
-            match self.address(&parcel) {
-                Some((receiver, event)) => {
-                    let result = receiver.send(&event).await;
-                    self.delivered(&parcel, result, self.setup.clock.now())?;
-                }
-                None => self.journal.parcel_done(parcel.id)?,
+            if let Some((receiver, event)) = self.address(&parcel, self.setup.clock.now())? {
+                let result = receiver.send(&event).await;
+                self.delivered(&parcel, result, self.setup.clock.now())?;
             }
         }
         Ok(())
     }
 
-    /// `None`: the receiver was taken out of the configuration.
-    fn address(&self, parcel: &Parcel) -> Option<(crate::notify::Receiver, Event)> {
-        let receiver = self.setup.receivers.iter().find(|one| one.name == parcel.target)?;
-        Some((receiver.clone(), serde_json::from_str(&parcel.event).ok()?))
+    /// `None`: the receiver was taken out of the configuration, or the message cannot be read, which is said.
+    fn address(&mut self, parcel: &Parcel, now: Timestamp) -> Result<Option<(crate::notify::Receiver, Event)>> {
+        let Some(receiver) = self.setup.receivers.iter().find(|one| one.name == parcel.target).cloned() else {
+            self.journal.parcel_done(parcel.id)?;
+            return Ok(None);
+        };
+        match serde_json::from_str(&parcel.event) {
+            Ok(event) => Ok(Some((receiver, event))),
+            Err(error) => {
+                let why = format!("it cannot be read in the journal any more: {error}");
+                self.delivered(parcel, Err(Failure { why, again: false }), now)?;
+                Ok(None)
+            }
+        }
     }
 
     pub(super) fn delivered(&mut self, parcel: &Parcel, result: Result<(), Failure>, now: Timestamp) -> Result<()> {
@@ -75,7 +79,7 @@ impl Service {
                     return self.journal.parcel_later(parcel.id, now + *wait);
                 }
                 let event = serde_json::from_str::<Event>(&parcel.event);
-                let title = event.map(|event| event.title).unwrap_or_default();
+                let title = event.map_or_else(|_| "(not readable)".to_owned(), |event| event.title);
                 Some(Lost { receiver: parcel.target.clone(), given_up: now, title, why: failure.why })
             }
         };
@@ -99,11 +103,11 @@ impl Service {
                 Some(last) => schedule.next_after(last, &self.setup.rules.zone).filter(|at| *at <= now).map(|_| last),
             };
             if let Some(since) = due {
-                let event = self.digest(since, now)?;
-                let text = serde_json::to_string(&event).unwrap_or_default();
-                self.journal.tell(&[], &[], &[(receiver, text)], now)?;
-            }
-            if due.is_some() || last.is_none_or(|last| last > now) {
+                let text = self.digest(since, now)?.as_json()?;
+                // In one step: a crash between the two would send it twice.
+                let fact = Some((fact, now.to_string()));
+                self.journal.tell(&News { parcels: vec![(receiver, text)], fact, ..News::default() }, now)?;
+            } else if last.is_none_or(|last| last > now) {
                 self.journal.set_fact(&fact, &now.to_string())?;
             }
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rekindle_core::RunId;
 use rekindle_core::schedule::{Ended, JobName, Queued, Run, RunState, Task};
 use rekindle_serve::notice::{Event, EventKind, Teller};
-use rekindle_serve::notify::{Channel, Receiver, Web};
+use rekindle_serve::notify::{Channel, Lookup, Receiver, Web};
 use rekindle_serve::{Journal, Report};
 use serde_json::json;
 
@@ -76,18 +76,22 @@ fn a_damaged_journal_is_put_aside_and_made_anew() {
     assert!(aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("damaged")), "kept for a look");
 }
 
-#[test]
-fn a_condition_is_told_once_repeated_daily_and_closed() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut journal = Journal::open(directory.path(), at(0)).unwrap();
-    let receivers = [Receiver {
+fn secret(text: &'static str) -> Lookup {
+    std::sync::Arc::new(move || Ok(rekindle_core::Secret::new(text.to_owned())))
+}
+
+fn receiver(channel: Channel) -> Receiver {
+    Receiver {
         name: "ops".to_owned(),
-        channel: Channel::Slack { url: std::sync::Arc::new(|| Ok(rekindle_core::Secret::new("http://x".to_owned()))) },
+        channel,
         events: EventKind::CHOICES.into_iter().collect(),
         tasks: Vec::new(),
         web: Web { timeout: Duration::from_secs(1), allow_private: false, ca_file: None },
-    }];
-    let event = |kind: EventKind| Event {
+    }
+}
+
+fn event(kind: EventKind) -> Event {
+    Event {
         kind,
         stack: "shop".to_owned(),
         host: "web".to_owned(),
@@ -99,7 +103,46 @@ fn a_condition_is_told_once_repeated_daily_and_closed() {
         run: None,
         point: None,
         code: None,
+    }
+}
+
+#[test]
+fn an_incident_ends_with_its_own_condition_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), at(0)).unwrap();
+    let channel = Channel::PagerDuty { url: "https://events.example".to_owned(), routing_key: secret("rk") };
+    let receivers = [receiver(channel)];
+    let [db, files] = ["run backup db".to_owned(), "run backup files".to_owned()];
+    let mut told = |keys: &[String], kind: EventKind| {
+        let mut teller = Teller { journal: &mut journal, receivers: &receivers, now: at(1) };
+        match kind {
+            EventKind::Recovered => teller.close(keys, &event(kind)).unwrap(),
+            _ => teller.open(keys, &event(kind)).unwrap(),
+        }
+        let due = journal.parcels_due(at(1), 10).unwrap();
+        let told = due.iter().map(|one| {
+            journal.parcel_done(one.id).unwrap();
+            serde_json::from_str::<Event>(&one.event).unwrap()
+        });
+        told.map(|one| (one.kind, one.key)).collect::<Vec<_>>()
     };
+    let both = [db.clone(), files.clone()];
+    // Both fail in one run, and end in two.
+    assert_eq!(told(&both, EventKind::Failed), [(EventKind::Failed, db.clone()), (EventKind::Failed, files.clone())]);
+    assert_eq!(told(&[db.clone()], EventKind::Recovered), [(EventKind::Recovered, db.clone())]);
+    assert_eq!(told(&[files.clone()], EventKind::Failed), [], "known");
+    assert_eq!(told(&[files.clone()], EventKind::Recovered), [(EventKind::Recovered, files.clone())]);
+    // They fail in two runs, and end in one.
+    assert_eq!(told(&[db.clone()], EventKind::Failed).len(), 1);
+    assert_eq!(told(&[files.clone()], EventKind::Failed).len(), 1);
+    assert_eq!(told(&both, EventKind::Recovered), [(EventKind::Recovered, db), (EventKind::Recovered, files)]);
+}
+
+#[test]
+fn a_condition_is_told_once_repeated_daily_and_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path(), at(0)).unwrap();
+    let receivers = [receiver(Channel::Slack { url: secret("http://x") })];
     let keys = ["run backup db".to_owned(), "run backup files".to_owned()];
     let mut count = |second: i64, kind: EventKind| {
         let mut teller = Teller { journal: &mut journal, receivers: &receivers, now: at(second) };

@@ -7,7 +7,7 @@ use rekindle_core::port::Monitor as _;
 use rekindle_core::{Class, Fault, codes};
 use rekindle_repo::audit::{self, Act};
 use rekindle_repo::format::Id;
-use rekindle_repo::{Repo, ledger, marks, points, proofs};
+use rekindle_repo::{Repo, points, trust};
 use serde_json::{Value, json};
 
 use crate::output::Answer;
@@ -84,23 +84,7 @@ fn list(repo: &Repo, last: Option<usize>) -> Result<Answer, Faults> {
 
 fn verify(repo: &Repo) -> Result<Answer, Faults> {
     let view = points::view(repo)?;
-    let (acts, mut problems) = audit::problems(repo, &view)?;
-    let ledger = match ledger::Ledger::open(repo)? {
-        None => 0,
-        Some(ledger) => {
-            let found = ledger.audit()?;
-            problems.extend(found.problems);
-            found.entries.len() as u64
-        }
-    };
-    let (proofs, wrong) = proofs::problems(repo, &view)?;
-    problems.extend(wrong);
-    if let Err(fault) = marks::read(repo) {
-        if fault.class() == Class::Unreachable {
-            return Err(fault.into());
-        }
-        problems.push(fault.chain());
-    }
+    let trust::Records { acts, ledger, proofs, problems } = trust::look(repo, &view)?;
     let mut text = format!("acts {acts}, ledger records {ledger}, proofs {proofs}\n");
     for problem in &problems {
         // Writing into a `String` cannot fail.

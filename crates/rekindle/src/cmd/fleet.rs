@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rekindle_config::{Member, MemberCopy, Repository, load_fleet};
 use rekindle_core::fleet::{StackState, Standing, stacks};
 use rekindle_core::objective::age_seconds;
+use rekindle_core::point::RecoveryPoint;
 use rekindle_core::{Class, Fault, Result, codes};
 use rekindle_repo::copy::Lag;
 use rekindle_repo::{Repo, points};
@@ -57,6 +58,8 @@ struct CopySeen {
     name: String,
     max_lag: Duration,
     lag: Result<Lag>,
+    /// Where nobody knows: how many points it holds itself, and the time of the newest. `None`: not read.
+    own: Option<(usize, Option<Timestamp>)>,
 }
 
 impl CopySeen {
@@ -66,6 +69,7 @@ impl CopySeen {
 
     fn standing(&self, now: Timestamp) -> String {
         match &self.lag {
+            Err(_) if self.own.is_some() => "what it lacks is not known".to_owned(),
             Err(_) => "failed".to_owned(),
             Ok(lag) if lag.behind_since.is_none() => "holds everything".to_owned(),
             Ok(lag) => {
@@ -79,7 +83,13 @@ impl CopySeen {
 
     fn json(&self, now: Timestamp) -> Value {
         match &self.lag {
-            Err(fault) => json!({"copy": self.name, "reachable": false, "error": fault.chain()}),
+            Err(fault) => {
+                let (points, newest) = self.own.unzip();
+                json!({
+                    "copy": self.name, "reachable": self.own.is_some(), "error": fault.chain(),
+                    "points": points, "newest": newest.flatten(),
+                })
+            }
             Ok(lag) => json!({
                 "copy": self.name,
                 "reachable": true,
@@ -123,7 +133,7 @@ fn look_at_all(handle: &Handle, members: &[Member], now: Timestamp) -> Vec<Seen>
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     members.get(n).map(|member| (n, member))
                 } {
-                    let seen = look_at(handle, member, now).unwrap_or_else(|fault| unseen(member, fault));
+                    let seen = look_at(handle, member, now).unwrap_or_else(|fault| unseen(handle, member, fault));
                     all.lock().unwrap_or_else(PoisonError::into_inner)[n] = Some(seen);
                 }
             });
@@ -131,14 +141,23 @@ fn look_at_all(handle: &Handle, members: &[Member], now: Timestamp) -> Vec<Seen>
     });
     let all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     let forgotten = || Fault::new(codes::RUN_BUG, "look at a repository of the fleet");
-    members.iter().zip(all).map(|(member, seen)| seen.unwrap_or_else(|| unseen(member, forgotten()))).collect()
+    members.iter().zip(all).map(|(member, seen)| seen.unwrap_or_else(|| unseen(handle, member, forgotten()))).collect()
 }
 
-/// Nothing is known of a repository that cannot be looked at, nor what its copies lack.
-fn unseen(member: &Member, fault: Fault) -> Seen {
+/// Nothing is known of a repository that cannot be looked at, nor what its copies lack; but what they hold is all
+/// there may be left.
+fn unseen(handle: &Handle, member: &Member, fault: Fault) -> Seen {
     let unknown = |copy: &MemberCopy| {
         let why = Fault::new(fault.code(), "compare it with its repository, which cannot be looked at");
-        CopySeen { name: copy.name.clone(), max_lag: copy.max_lag, lag: Err(why) }
+        let own = open(handle, &copy.repository).and_then(|far| {
+            let points = points::view(&far)?.points;
+            Ok((points.len(), points.iter().map(RecoveryPoint::time).max()))
+        });
+        let (own, why) = match own {
+            Ok(own) => (Some(own), why),
+            Err(fault) => (None, fault),
+        };
+        CopySeen { name: copy.name.clone(), max_lag: copy.max_lag, lag: Err(why), own }
     };
     Seen { stacks: Vec::new(), copies: member.copies.iter().map(unknown).collect(), faults: vec![fault] }
 }
@@ -172,6 +191,7 @@ fn look_at(handle: &Handle, member: &Member, now: Timestamp) -> Result<Seen> {
         name: copy.name.clone(),
         max_lag: copy.max_lag,
         lag: open(handle, &copy.repository).and_then(|far| super::copy::lag(&repo, &view.points, &far)),
+        own: None,
     };
     let copies = member.copies.iter().map(copy).collect();
     let stacks = stacks(&view.points, &evidence.records, member.max_age, &member.ignore, now);
@@ -238,9 +258,10 @@ fn about(what: &str, fault: &Fault) -> Fault {
 }
 
 fn copy_row(member: &Member, copy: &CopySeen, now: Timestamp) -> Vec<String> {
-    let newest = copy.lag.as_ref().ok().and_then(|lag| lag.newest);
+    let newest = copy.lag.as_ref().map_or_else(|_| copy.own.and_then(|own| own.1), |lag| lag.newest);
     let newest = newest.map(|at| format!("{} ago", human::seconds(age_seconds(now, at))));
-    let points = copy.lag.as_ref().map_or_else(|_| "-".to_owned(), |lag| lag.points.to_string());
+    let points = copy.lag.as_ref().ok().map(|lag| lag.points.to_string());
+    let points = points.or_else(|| Some(copy.own?.0.to_string())).unwrap_or_else(|| "-".to_owned());
     vec![
         member.name.clone(),
         format!("copy {}", copy.name),

@@ -8,7 +8,7 @@ use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
 use rekindle_engine::retain::{Known, Policies, decide, guard_explicit};
 use rekindle_repo::points::{self, PointsView};
-use rekindle_repo::{Repo, admin, marks, proofs, source_proofs};
+use rekindle_repo::{Repo, admin, marks, proofs, source_proofs, trust};
 use serde_json::json;
 
 use super::wal::sweep::{self, Swept};
@@ -40,6 +40,7 @@ impl Forget {
         }
         let repository = wire::open(session, &wire::place(session)?)?;
         let view = complete_view(&repository)?;
+        trust::require(&repository, &view)?;
         let find = |word: &String| points::resolve(&view, word).map(|point| point.id().clone());
         let wanted = self.points.iter().map(find).collect::<Result<Vec<PointId>>>()?;
         guard_explicit(&view.points, &marks::read(&repository)?, &wanted)?;
@@ -78,6 +79,7 @@ impl Forget {
         let place = wire::of_config(session, &config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
         let view = complete_view(&repository)?;
+        trust::require(&repository, &view)?;
         let host = wire::host(&config);
         let marks = marks::read(&repository)?;
         let decisions = {

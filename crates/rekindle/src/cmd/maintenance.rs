@@ -266,7 +266,7 @@ impl Work<'_> {
         let mut wrong = Vec::new();
         let copies = self.config.copies.iter().filter(|one| one.retention.is_some()).map(|one| Some(one.name.as_str()));
         for copy in std::iter::once(None).chain(copies) {
-            let kept = copy.is_some() || self.config.retention.is_some();
+            let kept = copy.is_some() || self.config.removes_points();
             for verb in ["forget", "prune"].into_iter().filter(|verb| kept || *verb == "prune") {
                 let words: Vec<&str> =
                     std::iter::once(verb).chain(copy.into_iter().flat_map(|name| ["--copy", name])).collect();
@@ -362,7 +362,7 @@ impl Work<'_> {
 
     fn retention(&self) -> Result<Done> {
         let task = "review backup retention policies";
-        if self.config.retention.is_none() {
+        if !self.config.removes_points() {
             let remedy = "add [retention], or leave it if nothing is ever to be removed";
             return Ok(unproved(task, "there is no [retention]: nothing is ever removed".to_owned(), remedy));
         }

@@ -84,7 +84,7 @@ pub(crate) fn jobs(config: &Config) -> Vec<Job> {
 /// The verbs of each task.
 fn steps(config: &Config) -> Steps {
     let verify_data = config.serve.verify_data.clone();
-    let retention = config.retention.is_some();
+    let retention = config.removes_points();
     // The retention of a copy is applied with that of the repository.
     let kept: Vec<String> =
         config.copies.iter().filter(|one| one.retention.is_some()).map(|one| one.name.clone()).collect();

@@ -185,4 +185,15 @@ fn fleet_status_shows_copies_and_how_far_they_are_behind() {
     let answer = place.json(10, &["fleet", "status"]);
     let told = &answer["result"]["repositories"][0]["copies"][0];
     assert_eq!((told["reachable"].as_bool(), standing(&answer, 0)), (Some(false), "good"), "{answer}");
+
+    // The repository is gone: what its copy holds is all there may be left, and is said.
+    std::fs::rename(place.path().join("lost"), place.path().join("away")).unwrap();
+    let here = place.path().join("shop");
+    std::fs::rename(&here, here.with_extension("lost")).unwrap();
+    let answer = place.json(10, &["fleet", "status"]);
+    let told = &answer["result"]["repositories"][0]["copies"][0];
+    assert!(told["reachable"] == true && told["points"].as_u64() > Some(0), "{answer}");
+    assert!(told["newest"].is_string() && told["points_missing"].is_null() && told["error"].is_string(), "{answer}");
+    let shown = place.ends(10, &["fleet", "status"]);
+    assert!(shown.out.contains("what it lacks is not known"), "{shown:#?}");
 }

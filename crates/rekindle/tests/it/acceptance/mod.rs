@@ -44,6 +44,7 @@ mod serve_events;
 mod signals;
 mod stack;
 mod tripwire;
+mod trust;
 mod upkeep;
 mod wal_contract;
 mod wal_link;
