@@ -1,5 +1,6 @@
 //! The journal: what it says after runs, crashes and damage.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -129,12 +130,12 @@ fn an_incident_ends_with_its_own_condition_only() {
     let both = [db.clone(), files.clone()];
     // Both fail in one run, and end in two.
     assert_eq!(told(&both, EventKind::Failed), [(EventKind::Failed, db.clone()), (EventKind::Failed, files.clone())]);
-    assert_eq!(told(&[db.clone()], EventKind::Recovered), [(EventKind::Recovered, db.clone())]);
-    assert_eq!(told(&[files.clone()], EventKind::Failed), [], "known");
-    assert_eq!(told(&[files.clone()], EventKind::Recovered), [(EventKind::Recovered, files.clone())]);
+    assert_eq!(told(from_ref(&db), EventKind::Recovered), [(EventKind::Recovered, db.clone())]);
+    assert_eq!(told(from_ref(&files), EventKind::Failed), [], "known");
+    assert_eq!(told(from_ref(&files), EventKind::Recovered), [(EventKind::Recovered, files.clone())]);
     // They fail in two runs, and end in one.
-    assert_eq!(told(&[db.clone()], EventKind::Failed).len(), 1);
-    assert_eq!(told(&[files.clone()], EventKind::Failed).len(), 1);
+    assert_eq!(told(from_ref(&db), EventKind::Failed).len(), 1);
+    assert_eq!(told(from_ref(&files), EventKind::Failed).len(), 1);
     assert_eq!(told(&both, EventKind::Recovered), [(EventKind::Recovered, db), (EventKind::Recovered, files)]);
 }
 
