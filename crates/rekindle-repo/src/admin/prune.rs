@@ -114,6 +114,9 @@ fn refuse_doubtful(repo: &Repo) -> Result<()> {
     }
     // A hold or a proof that was cut off is as bad as a point that is missing.
     let view = points::view(repo).map_err(|fault| refused(fault.chain()))?;
+    if let Some(bad) = view.unreadable.first() {
+        return Err(refused(format!("point {} cannot be read: {}", bad.id.short(), bad.fault.chain())));
+    }
     crate::trust::require(repo, &view).map_err(|fault| refused(fault.chain()))?;
     let Some(ledger) = Ledger::open(repo).map_err(|fault| refused(fault.chain()))? else {
         return Ok(());

@@ -150,7 +150,13 @@ fn unseen(handle: &Handle, member: &Member, fault: Fault) -> Seen {
     let unknown = |copy: &MemberCopy| {
         let why = Fault::new(fault.code(), "compare it with its repository, which cannot be looked at");
         let own = open(handle, &copy.repository).and_then(|far| {
-            let points = points::view(&far)?.points;
+            let view = points::view(&far)?;
+            // Fewer than there are would be a wrong number at the worst moment.
+            if let Some(bad) = view.unreadable.first() {
+                let what = format!("read every point of the copy: {} cannot be read", view.unreadable.len());
+                return Err(Fault::new(codes::REPO_DAMAGED, what).because(bad.fault.chain()));
+            }
+            let points = view.points;
             Ok((points.len(), points.iter().map(RecoveryPoint::time).max()))
         });
         let (own, why) = match own {
