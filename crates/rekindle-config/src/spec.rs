@@ -181,7 +181,6 @@ pub(crate) const NOTIFY_PAGERDUTY: &[Key] = &[
     key("url", Shape::Text, "Events endpoint, when it is not `https://events.pagerduty.com/v2/enqueue`."),
     EVENTS,
     TASKS,
-    DIGEST,
     TIMEOUT,
     PRIVATE,
     NOTIFY_CA,

@@ -15,6 +15,7 @@ pub mod lock;
 pub mod marks;
 pub mod points;
 mod port;
+mod process_space;
 pub mod proofs;
 mod read;
 pub mod repo;

@@ -2,7 +2,7 @@
 //!
 //! restic's protocol: look for conflicting locks, write the own one, look again. A lock is
 //! refreshed by writing a new file and removing the old one; it is stale when it is older than
-//! half an hour, or when its process on this host is gone.
+//! half an hour, or when its process is gone for certain ([`crate::process_space`]).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,10 +13,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rekindle_core::port::Clock;
 use rekindle_core::{Fault, Result, codes};
 use rekindle_store::{Key as ObjectKey, ObjectMeta, PutMode};
-use rustix::process::{Pid, getgid, getuid, test_kill_process};
+use rustix::process::{getgid, getuid};
 
 use crate::format::lock::LockFile;
 use crate::format::{Id, names, time, unpacked};
+use crate::process_space;
 use crate::repo::Repo;
 
 /// After this a lock counts as left behind; restic's own figure.
@@ -191,6 +192,7 @@ fn write(repo: &Repo, clock: &dyn Clock, kind: LockKind) -> Result<(Id, i64)> {
         pid: std::process::id(),
         uid: getuid().as_raw(),
         gid: getgid().as_raw(),
+        process_space: process_space::own(),
     };
     let (id, sealed) = file
         .encode()
@@ -258,12 +260,7 @@ fn judge(repo: &Repo, clock: &dyn Clock, object: &ObjectMeta, id: &Id) -> Result
         return Ok(if old { Found::Stale } else { Found::Unreadable });
     };
     let expired = time::parse(&lock.time).is_ok_and(|at| now - at.seconds > STALE_AFTER_SECONDS);
-    Ok(if expired || process_is_gone(&lock) { Found::Stale } else { Found::Alive(lock) })
-}
-
-fn process_is_gone(lock: &LockFile) -> bool {
-    let pid = i32::try_from(lock.pid).ok().and_then(Pid::from_raw);
-    lock.hostname == hostname() && pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+    Ok(if expired || process_space::is_gone(&lock) { Found::Stale } else { Found::Alive(lock) })
 }
 
 fn conflict(clock: &dyn Clock, other: &LockFile) -> Fault {
@@ -271,5 +268,5 @@ fn conflict(clock: &dyn Clock, other: &LockFile) -> Fault {
     let kind = if other.exclusive { "exclusively " } else { "" };
     Fault::new(codes::REPO_LOCKED, "lock the repository")
         .because(format!("process {} of host `{}` holds it {kind}since {age} s", other.pid, other.hostname))
-        .hint("wait until it is done; a lock left behind expires after 30 minutes")
+        .hint("wait until it is done; a lock left behind expires after 30 minutes, or remove it with `restic unlock`")
 }

@@ -129,7 +129,8 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 impl Report {
-    fn never(fault: &Fault) -> Self {
+    /// Of a run that was never started.
+    pub fn never(fault: &Fault) -> Self {
         let problem = Some((fault.code().id.to_owned(), fault.chain()));
         Self { how: Ended::Again, exit_code: None, answer: None, problem }
     }
@@ -172,6 +173,7 @@ fn judged(code: Option<i32>) -> Ended {
         Some(0) => Ended::Good,
         // Locked by another run, unreachable; killed (out of memory).
         Some(11 | 20) | None => Ended::Again,
+        Some(75) => Ended::Skipped,
         Some(130 | 143) => Ended::Interrupted,
         Some(_) => Ended::Bad,
     }

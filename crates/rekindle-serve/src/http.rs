@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rekindle_core::{Fault, Result, codes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,18 +19,36 @@ const HEAD_BYTES_MAX: usize = 8192;
 /// Longest time for a request and its answer.
 const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 
-/// What is answered, replaced as a whole.
+/// The service looks every 15 s; one that did not for this long hangs.
+const HANGS_AFTER: Duration = Duration::from_mins(3);
+
+/// What is answered, replaced as a whole at each look of the service.
 #[derive(Debug, Clone, Default)]
-pub struct Page(Arc<RwLock<String>>);
+pub struct Page(Arc<RwLock<Option<(String, Instant)>>>);
 
 impl Page {
     /// Replaces the text.
     pub fn set(&self, text: String) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = text;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((text, Instant::now()));
     }
 
-    fn text(&self) -> String {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn metrics(&self) -> (&'static str, String) {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some((text, _)) => ("200 OK", text.clone()),
+            None => ("503 Service Unavailable", String::new()),
+        }
+    }
+
+    /// A service that starts looks after what an earlier life left, which may take long; it is no dead one.
+    fn health(&self) -> (&'static str, String) {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            None => ("200 OK", "starting\n".to_owned()),
+            Some((_, at)) if at.elapsed() < HANGS_AFTER => ("200 OK", "ok\n".to_owned()),
+            Some((_, at)) => {
+                let text = format!("hangs: the last look was {} s ago\n", at.elapsed().as_secs());
+                ("503 Service Unavailable", text)
+            }
+        }
     }
 }
 
@@ -44,7 +62,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Answers until it is dropped.
-pub async fn serve(listener: TcpListener, metrics: Page) {
+pub async fn serve(listener: TcpListener, page: Page) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -53,16 +71,16 @@ pub async fn serve(listener: TcpListener, metrics: Page) {
             tokio::time::sleep(Duration::from_secs(1)).await;
             continue;
         };
-        let metrics = metrics.clone();
+        let page = page.clone();
         tokio::spawn(async move {
             // A visitor that is slow or goes away is not our concern.
-            let _ = tokio::time::timeout(EXCHANGE_MAX, answer(stream, &metrics)).await;
+            let _ = tokio::time::timeout(EXCHANGE_MAX, answer(stream, &page)).await;
             drop(place);
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, metrics: &Page) -> std::io::Result<()> {
+async fn answer(mut stream: TcpStream, page: &Page) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut piece = [0; 1024];
@@ -77,15 +95,12 @@ async fn answer(mut stream: TcpStream, metrics: &Page) -> std::io::Result<()> {
     let head = String::from_utf8_lossy(&head);
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (status, kind, body) = match (method, path.split('?').next().unwrap_or_default()) {
-        ("GET" | "HEAD", "/metrics") => {
-            ("200 OK", "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.text())
-        }
-        ("GET" | "HEAD", "/healthz") => ("200 OK", "text/plain; charset=utf-8", "ok\n".to_owned()),
-        ("GET" | "HEAD", _) => {
-            ("404 Not Found", "text/plain; charset=utf-8", "there is /metrics and /healthz\n".to_owned())
-        }
-        _ => ("405 Method Not Allowed", "text/plain; charset=utf-8", "GET only\n".to_owned()),
+    let plain = "text/plain; charset=utf-8";
+    let (kind, (status, body)) = match (method, path.split('?').next().unwrap_or_default()) {
+        ("GET" | "HEAD", "/metrics") => ("application/openmetrics-text; version=1.0.0; charset=utf-8", page.metrics()),
+        ("GET" | "HEAD", "/healthz") => (plain, page.health()),
+        ("GET" | "HEAD", _) => (plain, ("404 Not Found", "there is /metrics and /healthz\n".to_owned())),
+        _ => (plain, ("405 Method Not Allowed", "GET only\n".to_owned())),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use indicatif::MultiProgress;
 use rekindle_config::Problems;
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) runtime: Runtime,
     pub(crate) cancel: Cancel,
     pub(crate) progress: Arc<Progress>,
+    /// Whether a repository was opened.
+    pub(crate) opened: AtomicBool,
 }
 
 /// The clock of this host.
@@ -69,7 +72,13 @@ impl Session {
         if global.supervised.is_some() {
             signals::stop_at_end_of_input(&cancel);
         }
-        Ok(Self { global, runtime, cancel, progress: Arc::new(Progress::new(style, &bars)) })
+        Ok(Self {
+            global,
+            runtime,
+            cancel,
+            progress: Arc::new(Progress::new(style, &bars)),
+            opened: AtomicBool::new(false),
+        })
     }
 
     /// Now.

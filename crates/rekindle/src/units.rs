@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
 use rekindle_config::{Config, Kind};
 use rekindle_core::schedule::{Job, Task};
 
@@ -148,6 +149,17 @@ fn quoted(path: &Path) -> String {
     } else {
         text
     }
+}
+
+/// cron knows the zone of its host only. `Err`: the zone that is wanted, and the host's.
+pub(crate) fn cron_zone(config: &Config) -> Result<(), (String, String)> {
+    let Some(wanted) = &config.serve.zone else { return Ok(()) };
+    let host = TimeZone::system();
+    let name = |zone: &TimeZone| zone.iana_name().unwrap_or("not known").to_owned();
+    if *wanted == host || wanted.iana_name().is_some_and(|one| host.iana_name() == Some(one)) {
+        return Ok(());
+    }
+    Err((name(wanted), name(&host)))
 }
 
 /// Lines for `/etc/cron.d`. What has the same schedule becomes one line, and so one point.

@@ -57,7 +57,8 @@ fn receiver(name: &str, kind: &str, section: &Section<'_>) -> Option<Receiver> {
         channel: channel?,
         events: if pings { Vec::new() } else { words(section, "events", EVENTS)? },
         tasks: words(section, "tasks", &tasks)?,
-        digest: if pings { None } else { section.schedule("digest").map(|at| at.value) },
+        // An incident that nothing ends is no summary.
+        digest: if pings || kind == "pagerduty" { None } else { section.schedule("digest").map(|at| at.value) },
         timeout: section.duration("timeout").map_or(TIMEOUT, |at| at.value),
         allow_private: kind != "email" && section.flag("allow-private").unwrap_or(false),
         ca_file: section.path("ca-file"),

@@ -91,7 +91,8 @@ pub fn look<S: Timetable>(rules: &Rules, jobs: &[(Job<S>, Known)], now: jiff::Ti
             agenda.from_future.push(job.name.clone());
         }
         agenda.queue.extend(due(rules, job, known, now));
-        let deadline = deadline(rules, job, known);
+        let base = known.newest_good.unwrap_or(known.since);
+        let deadline = rules.deadline(job.name.task, &job.schedule, base);
         if let Some((since, late_from)) = deadline
             && now > late_from
         {
@@ -110,7 +111,7 @@ pub fn look<S: Timetable>(rules: &Rules, jobs: &[(Job<S>, Known)], now: jiff::Ti
 }
 
 fn due<S: Timetable>(rules: &Rules, job: &Job<S>, known: &Known, now: jiff::Timestamp) -> Option<Queued> {
-    let jitter = rules.jitter_of(job);
+    let jitter = rules.delays.of(job.name.task);
     // Occurrences up to here are dealt with.
     // A journal that knows of no run but of a good result was lost, or is new on this host: what was missed
     // since that result is caught up like after any other absence.
@@ -166,14 +167,6 @@ fn retry_at(newest: &LastRun) -> Option<jiff::Timestamp> {
     }
 }
 
-/// The occurrence that has no good result yet, and until when it may have none.
-fn deadline<S: Timetable>(rules: &Rules, job: &Job<S>, known: &Known) -> Option<(jiff::Timestamp, jiff::Timestamp)> {
-    let base = known.newest_good.unwrap_or(known.since);
-    let slot = job.schedule.next_after(base, &rules.zone)?;
-    let starts = rules.open_from(plus(slot, rules.jitter_of(job)));
-    Some((slot, plus(starts, job.schedule.late_after())))
-}
-
 /// When another look at this job can differ from one at `now`.
 fn next_change<S: Timetable>(
     rules: &Rules,
@@ -182,7 +175,7 @@ fn next_change<S: Timetable>(
     deadline: Option<(jiff::Timestamp, jiff::Timestamp)>,
     now: jiff::Timestamp,
 ) -> Option<jiff::Timestamp> {
-    let jitter = rules.jitter_of(job);
+    let jitter = rules.delays.of(job.name.task);
     let slot = job.schedule.next_after(minus(now, jitter), &rules.zone).map(|slot| plus(slot, jitter));
     let retry = known.newest.as_ref().and_then(retry_at).filter(|at| *at > now);
     let late = deadline.map(|(_, at)| plus(at, Duration::from_secs(1)));

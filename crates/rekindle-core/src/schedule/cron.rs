@@ -92,13 +92,6 @@ impl Schedule {
         let mut occurrences = self.cron.iter_from(start, Direction::Backward).take(OCCURRENCES_MAX);
         occurrences.find_map(|civil| instant(civil, zone).filter(|at| *at <= moment))
     }
-
-    /// When the capture after the one at `captured` was due, if it is late by now.
-    pub fn overdue_since(&self, captured: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let due = self.next_after(captured, zone)?;
-        let late_from = due.checked_add(self.longest_gap / LATE_SHARE).ok()?;
-        (now > late_from).then_some(due)
-    }
 }
 
 /// The moment of a time on the wall: the first of two, or the end of the skipped hour it lies in.
@@ -160,14 +153,5 @@ mod tests {
         let moment: jiff::Timestamp = "2026-07-01T12:00:00Z".parse().unwrap();
         let next = Schedule::parse("0 3 * * *").unwrap().next_after(moment, &zone);
         assert_eq!(next.unwrap().to_string(), "2026-07-02T01:00:00Z");
-    }
-
-    #[test]
-    fn a_capture_is_overdue_a_fifth_of_the_gap_after_it_was_due() {
-        let at = |text: &str| format!("2026-07-01T{text}Z").parse::<jiff::Timestamp>().unwrap();
-        let schedule = Schedule::parse("0 * * * *").unwrap();
-        let late = |now| schedule.overdue_since(at("10:00:30"), at(now), &jiff::tz::TimeZone::UTC);
-        assert_eq!(late("11:12:00"), None);
-        assert_eq!(late("11:12:01"), Some(at("11:00:00")));
     }
 }

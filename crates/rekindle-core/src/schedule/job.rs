@@ -147,6 +147,8 @@ pub enum Ended {
     Again,
     /// It did not come to its end.
     Interrupted,
+    /// A hook asked to leave it out, which is no failure and no result either.
+    Skipped,
 }
 
 /// Whether a run goes on.

@@ -9,7 +9,7 @@ use jiff::{Timestamp, ToSpan};
 use rekindle_core::PointId;
 use rekindle_core::manifest::Completeness;
 use rekindle_core::retention::{Candidate, Policy, Refusal, plan};
-use rekindle_core::schedule::{Ended, Hold, Job, Rules, Task};
+use rekindle_core::schedule::{Delays, Ended, Hold, Job, Rules, Schedule, Task};
 
 use crate::world::{Going, Random, Table, World, job, name as name_of, pause, rules};
 
@@ -132,10 +132,8 @@ impl Points {
 fn history(month: &Month, seed: u64, disturb: bool) -> World {
     let mut random = Random(seed);
     let (mut rules, end, zone) = (month.rules.clone(), month.end, month.rules.zone.clone());
-    rules.seed = seed;
-    if random.chance(30) {
-        rules.jitter = Duration::from_secs(random.below(1200));
-    }
+    let jitter = if random.chance(30) { Duration::from_secs(random.below(1200)) } else { Duration::ZERO };
+    rules.delays = Delays::new(jitter, seed, &month.jobs);
     if random.chance(10) {
         rules.pauses = vec![pause("0 1 * * 6", Duration::from_secs(3600 * (1 + random.below(30))))];
     }
@@ -365,13 +363,45 @@ fn a_clock_put_back_by_years_does_not_stop_the_schedule() {
 
 #[test]
 fn jitter_is_the_same_every_time_and_differs_between_stacks() {
-    let daily = job(Task::Backup, Some("files"), "0 2 * * *");
-    let mut rules = rules("UTC");
-    rules.jitter = Duration::from_mins(10);
-    let of = |seed: u64| Rules { seed, ..rules.clone() }.jitter_of(&daily);
-    assert_eq!(of(7), of(7));
-    let different: BTreeSet<Duration> = (0..100).map(of).collect();
-    assert!(different.len() > 50 && different.iter().all(|one| *one <= rules.jitter), "{different:?}");
-    let minutely = job(Task::Backup, Some("files"), "* * * * *");
-    assert!((0..100).all(|seed| Rules { seed, ..rules.clone() }.jitter_of(&minutely) <= Duration::from_secs(15)));
+    let most = Duration::from_mins(10);
+    let of = |seed, schedule| Delays::new(most, seed, &[job(Task::Backup, Some("files"), schedule)]).of(Task::Backup);
+    assert_eq!(of(7, "0 2 * * *"), of(7, "0 2 * * *"));
+    let different: BTreeSet<Duration> = (0..100).map(|seed| of(seed, "0 2 * * *")).collect();
+    assert!(different.len() > 50 && different.iter().all(|one| *one <= most), "{different:?}");
+    assert!((0..100).all(|seed| of(seed, "* * * * *") <= Duration::from_secs(15)));
+}
+
+#[test]
+fn jitter_does_not_part_what_is_due_together() {
+    for seed in 0..100 {
+        let jobs = vec![
+            job(Task::Backup, Some("database"), "0 * * * *"),
+            job(Task::Backup, Some("files"), "0 3 * * *"),
+            job(Task::Verify, None, "0 3 * * *"),
+        ];
+        let mut rules = rules("UTC");
+        rules.delays = Delays::new(Duration::from_hours(2), seed, &jobs);
+        assert!(rules.delays.of(Task::Backup) <= Duration::from_mins(15));
+        let mut world = World::new(rules, jobs, at("2026-06-01T02:30:00Z"));
+        world.now = at("2026-06-01T03:15:00Z");
+        world.turn(|_| Duration::from_mins(1));
+        let together = world.going.iter().find(|one| one.run.task == Task::Backup).unwrap();
+        assert_eq!(together.run.jobs.len(), 2, "{:?}", together.run);
+    }
+}
+
+#[test]
+fn a_result_is_late_a_fifth_of_the_gap_after_it_was_due_and_could_start() {
+    let hourly = Schedule::parse("0 * * * *").unwrap();
+    let day = |time: &str| at(&format!("2026-07-01T{time}Z"));
+    let mut rules = rules("Europe/Berlin");
+    let late = |rules: &Rules, now| rules.overdue_since(Task::Backup, &hourly, day("10:00:30"), day(now));
+    assert_eq!(late(&rules, "11:12:00"), None);
+    assert_eq!(late(&rules, "11:12:01"), Some(day("11:00:00")));
+    rules.pauses = vec![pause("30 12 * * *", Duration::from_hours(2))];
+    assert_eq!(late(&rules, "12:42:00"), None, "nothing could be started from 12:30 to 14:30 in Berlin");
+    assert_eq!(late(&rules, "12:42:01"), Some(day("11:00:00")));
+    let daily = Schedule::parse("0 2 * * *").unwrap();
+    let late = |now| rules.overdue_since(Task::Backup, &daily, day("00:10:00"), at(now));
+    assert_eq!(late("2026-07-02T04:48:01Z"), Some(at("2026-07-02T00:00:00Z")), "02:00 in Berlin");
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rekindle_core::schedule::{
-    ATTEMPTS_MAX, Agenda, Ended, Hold, Job, JobName, Known, LastRun, Pause, Queued, Rules, Run, RunState, Schedule,
-    Task, Timetable, look,
+    ATTEMPTS_MAX, Agenda, Delays, Ended, Hold, Job, JobName, Known, LastRun, Pause, Queued, Rules, Run, RunState,
+    Schedule, Task, Timetable, look,
 };
 
 /// SplitMix64: a failure is repeated by its seed.
@@ -79,7 +79,7 @@ pub(crate) fn job(task: Task, component: Option<&str>, schedule: &str) -> Job<Ta
 
 pub(crate) fn rules(zone: &str) -> Rules {
     let zone = TimeZone::get(zone).unwrap();
-    Rules { zone, jitter: Duration::ZERO, seed: 0, pauses: Vec::new() }
+    Rules { zone, delays: Delays::default(), pauses: Vec::new() }
 }
 
 pub(crate) fn pause(start: &str, length: Duration) -> Pause {

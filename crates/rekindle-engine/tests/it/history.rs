@@ -11,7 +11,7 @@ use rekindle_core::mark::MarkKind;
 use rekindle_core::objective::Objective;
 use rekindle_core::proof_record::Outcome;
 use rekindle_core::retention::Policy;
-use rekindle_core::schedule::{Agenda, Ended, Job, JobName, LastRun, Rules, RunState, Task, Timetable};
+use rekindle_core::schedule::{Agenda, Delays, Ended, Job, JobName, LastRun, Rules, RunState, Task, Timetable};
 use rekindle_core::{ComponentKind, PointId};
 use rekindle_engine::retain::Policies;
 use rekindle_engine::status::{Expectation, status};
@@ -167,10 +167,8 @@ impl History {
     fn new(month: &Month, seed: u64) -> Self {
         let mut random = Random(seed);
         let mut rules = month.rules.clone();
-        rules.seed = seed;
-        if random.chance(30) {
-            rules.jitter = Duration::from_secs(random.below(1200));
-        }
+        let jitter = if random.chance(30) { Duration::from_secs(random.below(1200)) } else { Duration::ZERO };
+        rules.delays = Delays::new(jitter, seed, &month.jobs);
         if random.chance(10) {
             rules.pauses = vec![pause("0 1 * * 6", Duration::from_secs(3600 * (1 + random.below(30))))];
         }
@@ -298,7 +296,7 @@ impl History {
     fn nothing_is_lost(&self, agenda: &Agenda) {
         let (world, now) = (&self.world, self.world.now);
         for (job, known) in &world.jobs {
-            let due = now - world.rules.jitter_of(job);
+            let due = now - world.rules.delays.of(job.name.task);
             let Some(slot) = job.schedule.newest_until(due, &world.rules.zone) else { continue };
             // Seen as soon as the run before it has ended.
             let runs = matches!(known.newest, Some(LastRun { state: RunState::Running, .. }));

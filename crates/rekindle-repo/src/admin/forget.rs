@@ -37,8 +37,13 @@ pub fn forget(repo: &Repo, ids: &[PointId], actor: &Actor) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
+    forget_by(repo, actor, || Ok(((), ids.to_vec())))
+}
+
+/// Removes what `decide` names while nobody else can write: what it reads cannot change before it is acted on.
+pub fn forget_by<T>(repo: &Repo, actor: &Actor, decide: impl FnOnce() -> Result<(T, Vec<PointId>)>) -> Result<T> {
     let lock = Lock::acquire(repo, &actor.clock, LockKind::Exclusive)?;
-    let result = forget_locked(repo, ids, actor, &lock);
+    let result = decide().and_then(|(decided, ids)| forget_locked(repo, &ids, actor, &lock).map(|()| decided));
     finish(lock, result)
 }
 

@@ -13,7 +13,7 @@ mod prune;
 mod run;
 
 pub(crate) use forget::finish;
-pub use forget::{Actor, forget};
+pub use forget::{Actor, forget, forget_by};
 pub use init::{init, init_copy};
 pub use keys::{KeyInfo, KeyLabel, key_add, key_ids, key_list, key_passwd, key_remove};
 pub use password::check_password;

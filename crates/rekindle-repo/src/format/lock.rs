@@ -21,6 +21,21 @@ pub struct LockFile {
     pub uid: u32,
     #[serde(default)]
     pub gid: u32,
+    /// Where `pid` means something. Ours only; other programs read past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_space: Option<ProcessSpace>,
+}
+
+/// Process ids that are told apart by their number: those of one boot of one kernel, in one pid namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpace {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// `/proc/self/ns/pid`.
+    pub pid_namespace: String,
+    /// SHA-256 of `/etc/machine-id`, in hex; none where there is no such file, as in many containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
 }
 
 impl LockFile {

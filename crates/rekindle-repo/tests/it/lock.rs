@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rekindle_core::codes;
 use rekindle_core::port::{Clock, Reuse, WriteSession};
-use rekindle_repo::format::lock::LockFile;
-use rekindle_repo::format::{names, unpacked};
+use rekindle_repo::format::lock::{LockFile, ProcessSpace};
+use rekindle_repo::format::{Id, names, unpacked};
 use rekindle_repo::lock::{Lock, LockKind};
 use rekindle_repo::{Repo, RepoOptions, Session};
 use rekindle_store::faulty::{Action, Faulty, Op};
@@ -44,8 +44,22 @@ fn dead_pid() -> u32 {
     child.id()
 }
 
-/// The lock of some program, so many minutes old.
+/// Where the process ids of this test mean something.
+fn this_space() -> ProcessSpace {
+    let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|text| !text.trim().is_empty());
+    ProcessSpace {
+        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
+        pid_namespace: std::fs::read_link("/proc/self/ns/pid").unwrap().display().to_string(),
+        machine: machine.map(|text| Id::of(text.trim().as_bytes()).hex()),
+    }
+}
+
+/// The lock of some program of this place, so many minutes old.
 fn put(repo: &Repo, host: &str, pid: u32, minutes: i64, exclusive: bool) {
+    put_from(repo, (host, Some(this_space())), pid, minutes, exclusive);
+}
+
+fn put_from(repo: &Repo, (host, space): (&str, Option<ProcessSpace>), pid: u32, minutes: i64, exclusive: bool) {
     let time = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(minutes);
     let file = LockFile {
         time: time.to_string(),
@@ -55,6 +69,7 @@ fn put(repo: &Repo, host: &str, pid: u32, minutes: i64, exclusive: bool) {
         pid,
         uid: 1,
         gid: 1,
+        process_space: space,
     };
     let (id, sealed) = unpacked::encode(repo.key(), &file.encode().unwrap(), repo.config().compression()).unwrap();
     let key = ObjectKey::new(&names::file(names::LOCKS, &id)).unwrap();
@@ -67,7 +82,7 @@ fn locks_of_others_keep_out_while_they_live_and_are_removed_when_left_behind() {
     let alive = std::process::id();
     // Host, process, age in minutes, whether it lives.
     let cases = [
-        ("elsewhere", 1, 0, true),
+        ("elsewhere", dead_pid(), 0, true),
         ("elsewhere", 1, 29, true),
         ("elsewhere", 1, 31, false),
         (here.as_str(), alive, 0, true),
@@ -100,6 +115,45 @@ fn locks_of_others_keep_out_while_they_live_and_are_removed_when_left_behind() {
             }
             assert_eq!(bench.keys("locks/").len(), usize::from(lives), "{case}");
         }
+    }
+}
+
+#[test]
+fn a_lock_of_another_place_with_our_name_holds_although_its_process_is_unknown_here() {
+    let ours = this_space();
+    let other_container = ProcessSpace { pid_namespace: "pid:[1]".to_owned(), ..ours.clone() };
+    let other_machine =
+        ProcessSpace { boot: "another".to_owned(), machine: Some("another".to_owned()), ..ours.clone() };
+    let clone = ProcessSpace { boot: "another".to_owned(), ..ours.clone() };
+    // What restic writes says nothing but the name of the host.
+    for space in [None, Some(other_container), Some(other_machine), Some(clone)] {
+        let bench = Bench::memory();
+        let repo = bench.open();
+        put_from(&repo, (&this_host(), space.clone()), dead_pid(), 0, true);
+        let fault = Lock::acquire(&repo, &Shifted::by(0), LockKind::Shared).unwrap_err();
+        assert!(fault.is(codes::REPO_LOCKED), "{space:?}: {fault:?}");
+        assert_eq!(bench.keys("locks/").len(), 1, "{space:?}");
+        Lock::acquire(&repo, &Shifted::by(31), LockKind::Shared).unwrap().release().unwrap();
+        assert!(bench.keys("locks/").is_empty(), "it expires: {space:?}");
+    }
+}
+
+#[test]
+fn a_lock_from_before_this_machine_was_started_is_left_behind() {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let started: i64 = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap().trim().parse().unwrap();
+    let up = (jiff::Timestamp::now().as_second() - started) / 60;
+    let before = ProcessSpace { boot: "the boot before".to_owned(), ..this_space() };
+    // Without a machine id nobody can say that it was this machine.
+    let known = before.machine.is_some();
+    for (minutes_before_start, gone) in [(5, known), (-5, false)] {
+        let bench = Bench::memory();
+        let repo = bench.open();
+        let age = up + minutes_before_start;
+        put_from(&repo, (&this_host(), Some(before.clone())), 1, age, true);
+        // A clock that shows the time shortly after: it is not the age of the lock that decides.
+        let taken = Lock::acquire(&repo, &Shifted::by(1 - age), LockKind::Shared);
+        assert_eq!(taken.is_ok(), gone, "{minutes_before_start}: {taken:?}");
     }
 }
 

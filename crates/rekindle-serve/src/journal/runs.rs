@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rekindle_core::schedule::{Ended, JobName, Known, LastRun, Run, RunState, Task};
+use rekindle_core::schedule::{Ended, JobName, Known, LastRun, Queued, Run, RunState, Task};
 use rekindle_core::{ComponentId, Result, RunId};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
@@ -19,7 +19,7 @@ const RUN_DAYS_MAX: i64 = 400;
 #[derive(Debug, Clone)]
 pub struct OpenRun {
     pub id: String,
-    pub task: Task,
+    pub run: Run,
 }
 
 /// A run of the past, newest first in lists.
@@ -60,6 +60,7 @@ fn how_text(how: Ended) -> &'static str {
         Ended::Bad => "bad",
         Ended::Again => "again",
         Ended::Interrupted => "interrupted",
+        Ended::Skipped => "skipped",
     }
 }
 
@@ -68,6 +69,7 @@ fn how_of(text: Option<&str>) -> Ended {
         Some("good") => Ended::Good,
         Some("again") => Ended::Again,
         Some("interrupted") => Ended::Interrupted,
+        Some("skipped") => Ended::Skipped,
         _ => Ended::Bad,
     }
 }
@@ -179,13 +181,30 @@ impl Journal {
             self.db
                 .prepare("SELECT id, task FROM run WHERE ended IS NULL ORDER BY started")?
                 .query_map([], |row| {
-                    let task: String = row.get(1)?;
+                    let (id, task): (String, String) = (row.get(0)?, row.get(1)?);
                     let task = task.parse().unwrap_or(Task::Backup);
-                    Ok(OpenRun { id: row.get(0)?, task })
+                    Ok(OpenRun { run: Run { task, jobs: self.jobs_of(&id, task)? }, id })
                 })?
                 .collect()
         };
         list().map_err(|error| self.failed("read the journal", error))
+    }
+
+    fn jobs_of(&self, run: &str, task: Task) -> rusqlite::Result<Vec<Queued>> {
+        self.db
+            .prepare("SELECT component, slot, attempt, missed, started FROM run_job WHERE run = ?1 ORDER BY rowid")?
+            .query_map([run], |row| {
+                let component: String = row.get(0)?;
+                Ok(Queued {
+                    job: JobName { task, component: component.parse().ok() },
+                    slot: from_ms(row.get(1)?),
+                    since: from_ms(row.get(4)?),
+                    missed: row.get(3)?,
+                    attempt: row.get(2)?,
+                    hold: None,
+                })
+            })?
+            .collect()
     }
 
     /// Writes down that a good result exists that stands for this moment, whoever made it.
@@ -206,7 +225,7 @@ impl Journal {
             self.db.query_row(&sql, [job.task.as_str(), component_text(job)], job_record).optional()
         };
         let read = |error| self.failed("read the journal", error);
-        Ok((newest("").map_err(read)?, newest("AND how = 'good'").map_err(read)?))
+        Ok((newest("AND how <> 'skipped'").map_err(read)?, newest("AND how = 'good'").map_err(read)?))
     }
 
     /// The newest runs.

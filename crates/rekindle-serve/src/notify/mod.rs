@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rekindle_core::schedule::Task;
 use rekindle_core::{Result, Secret};
 
 use crate::notice::{Event, EventKind};
@@ -121,7 +122,9 @@ impl Receiver {
     pub fn wants(&self, event: &Event) -> bool {
         let of_run = matches!(event.kind, EventKind::Start | EventKind::Success);
         let task = event.subject.split(' ').next().unwrap_or_default();
-        let hears = self.tasks.is_empty() || self.tasks.iter().any(|wanted| wanted == task);
+        // What is about the repository as a whole is no matter of one task.
+        let whole = task.parse::<Task>().is_err();
+        let hears = self.tasks.is_empty() || whole || self.tasks.iter().any(|wanted| wanted == task);
         match event.kind {
             EventKind::Test => true,
             // A ping is the sign of life of runs; conditions between runs are not its matter.

@@ -109,7 +109,7 @@ impl Service {
     }
 
     /// Tells that a state is there, or that it is over.
-    fn state(
+    pub(super) fn state(
         &mut self,
         kind: EventKind,
         key: &str,

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::child::Report;
 use crate::http::Page;
-use crate::journal::{Journal, Parcel};
+use crate::journal::{Journal, OpenRun, Parcel};
 use crate::metrics::{Format, JobState, Snapshot, render, write_textfile};
 use crate::notify::Failure;
 use crate::streams::Streams;
@@ -36,6 +36,7 @@ const MESSAGES_MAX: usize = 64;
 enum Message {
     Ended { run: RunId, report: Box<Report> },
     Viewed { answer: Box<Option<Value>> },
+    Listed { answer: Box<Option<Value>> },
     Delivered { parcel: Parcel, result: Result<(), Failure> },
 }
 
@@ -46,6 +47,9 @@ pub struct Service {
     pub(crate) view: View,
     /// Runs of this process.
     going: BTreeMap<String, rekindle_core::schedule::Run>,
+    /// Runs of an earlier life whose end is not known yet.
+    left: Vec<OpenRun>,
+    next_ask: Timestamp,
     streams: Streams,
     page: Page,
     on_the_way: BTreeSet<i64>,
@@ -68,6 +72,8 @@ impl Service {
             journal,
             view,
             going: BTreeMap::new(),
+            left: Vec::new(),
+            next_ask: next_view,
             streams: Streams::default(),
             page: Page::default(),
             on_the_way: BTreeSet::new(),
@@ -85,9 +91,10 @@ impl Service {
             Some(address) => Some(crate::http::bind(address).await?),
             None => None,
         };
+        // Before what was left behind is looked at, which takes its time when the repository does not answer.
+        let server = listener.map(|listener| tokio::spawn(crate::http::serve(listener, self.page.clone())));
         self.recover(&mut stop).await?;
         self.journal.tidy(self.setup.clock.now())?;
-        let server = listener.map(|listener| tokio::spawn(crate::http::serve(listener, self.page.clone())));
         let (end_streams, streams) = self.start_streams();
         self.setup.manager.tell("READY=1");
         let mut stopping: Option<tokio::time::Instant> = None;
@@ -141,6 +148,9 @@ impl Service {
         if may_start && !self.viewing && now >= self.next_view {
             self.ask_for_view();
         }
+        if may_start {
+            self.ask_what_is_left(now);
+        }
         self.conditions(&agenda, now)?;
         self.digests(now)?;
         self.deliver(now)?;
@@ -171,6 +181,7 @@ impl Service {
         match message {
             Message::Ended { run, report } => self.ended(&run, &report, now)?,
             Message::Viewed { answer } => self.viewed(answer.as_ref().as_ref(), now)?,
+            Message::Listed { answer } => self.settle(answer.as_ref().as_ref(), now)?,
             Message::Delivered { parcel, result } => self.delivered(&parcel, result, now)?,
         }
         Ok(())

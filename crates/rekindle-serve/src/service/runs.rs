@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rekindle_core::schedule::{ATTEMPTS_MAX, Ended, Run, Task};
-use rekindle_core::{ComponentId, Result, RunId};
+use rekindle_core::{ComponentId, Fault, Result, RunId};
 
 use super::{Message, Service};
 use crate::child::{Order, Report};
@@ -14,7 +14,7 @@ impl Service {
         let id = self.new_run();
         self.journal.begin(&id, &run, now)?;
         tracing::info!(run = %id, what = %subject(&run), "started");
-        self.pass(EventKind::Start, &id, &run, format!("{} is started", subject(&run)), None, now)?;
+        self.pass(EventKind::Start, id.as_str(), &run, format!("{} is started", subject(&run)), None, now)?;
         let order = Order { run: id.clone(), steps: (self.setup.steps)(run.task, &components(&run)) };
         let (launcher, stop, to_loop) =
             (self.setup.launcher.clone(), self.end_children.subscribe(), self.to_loop.clone());
@@ -36,10 +36,10 @@ impl Service {
         tracing::info!(run = %id, what = %subject(&run), how = ?report.how, code = ?report.exit_code, "ended");
         // What the repository holds now is asked at once.
         self.next_view = now;
-        self.tell_of(id, &run, report, now)
+        self.tell_of(id.as_str(), &run, report, now)
     }
 
-    pub(crate) fn tell_of(&mut self, id: &RunId, run: &Run, report: &Report, now: Timestamp) -> Result<()> {
+    pub(crate) fn tell_of(&mut self, id: &str, run: &Run, report: &Report, now: Timestamp) -> Result<()> {
         let how = |queued: &rekindle_core::schedule::Queued| match &queued.job.component {
             Some(component) => report.of_component(component).0,
             None => report.how,
@@ -49,7 +49,7 @@ impl Service {
             .jobs
             .iter()
             .filter(|queued| match how(queued) {
-                Ended::Good => false,
+                Ended::Good | Ended::Skipped => false,
                 Ended::Bad => true,
                 // Tried again by itself.
                 Ended::Again | Ended::Interrupted => queued.attempt >= ATTEMPTS_MAX,
@@ -64,9 +64,9 @@ impl Service {
             if names.is_empty() { run.task.to_string() } else { format!("{} of {}", run.task, names.join(", ")) }
         };
         let mut event = self.event(EventKind::Recovered, &subject(run), now);
-        event.run = Some(id.as_str().to_owned());
+        event.run = Some(id.to_owned());
         event.point = point.map(str::to_owned);
-        if !bad.is_empty() && report.exit_code != Some(75) {
+        if !bad.is_empty() {
             let kind = if report.exit_code == Some(3) { EventKind::Partial } else { EventKind::Failed };
             let (code, why) = report.problem.clone().unwrap_or_default();
             let mut event = Event { kind, code: (!code.is_empty()).then_some(code), ..event.clone() };
@@ -103,7 +103,7 @@ impl Service {
     fn pass(
         &mut self,
         kind: EventKind,
-        id: &RunId,
+        id: &str,
         run: &Run,
         title: String,
         code: Option<String>,
@@ -111,7 +111,7 @@ impl Service {
     ) -> Result<()> {
         let mut event = self.event(kind, &subject(run), now);
         event.key = format!("run {}", run.task);
-        event.run = Some(id.as_str().to_owned());
+        event.run = Some(id.to_owned());
         (event.title, event.code) = (title, code);
         self.teller(now).ping(&event)
     }
@@ -157,12 +157,12 @@ impl Service {
         let now = self.setup.clock.now();
         let id = self.new_run();
         self.journal.begin(&id, &run, now)?;
-        self.pass(EventKind::Start, &id, &run, format!("{} is started", subject(&run)), None, now)?;
+        self.pass(EventKind::Start, id.as_str(), &run, format!("{} is started", subject(&run)), None, now)?;
         let order = Order { run: id.clone(), steps: (self.setup.steps)(run.task, &components(&run)) };
         let report = self.setup.launcher.run(&order, stop.0.clone()).await;
         let now = self.setup.clock.now();
         self.journal.end(id.as_str(), &report, now)?;
-        self.tell_of(&id, &run, &report, now)?;
+        self.tell_of(id.as_str(), &run, &report, now)?;
         let view = Order { run: self.new_run(), steps: vec![vec!["status".to_owned()]] };
         let answer = self.setup.launcher.run(&view, stop.0.clone()).await.answer;
         let now = self.setup.clock.now();
@@ -171,8 +171,19 @@ impl Service {
         self.conditions(&agenda, now)?;
         self.digests(now)?;
         self.deliver_now().await?;
+        self.journal.tidy(self.setup.clock.now())?;
         self.publish(agenda, self.setup.clock.now())?;
         Ok(report)
+    }
+
+    /// Writes down and tells that a single run never had its turn.
+    pub async fn gave_up(&mut self, run: Run, fault: &Fault) -> Result<()> {
+        let (now, id) = (self.setup.clock.now(), self.new_run());
+        let report = Report::never(fault);
+        self.journal.begin(&id, &run, now)?;
+        self.journal.end(id.as_str(), &report, now)?;
+        self.tell_of(id.as_str(), &run, &report, now)?;
+        self.deliver_now().await
     }
 }
 

@@ -1,6 +1,7 @@
 //! `audit`, and the record of every command that changes the repository or takes data out of it.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use clap::{Args, Subcommand};
 use rekindle_core::port::Monitor as _;
@@ -125,7 +126,7 @@ pub(super) fn record(
         Ok(answer) => (answer.exit_code(), answer.first_error(), subjects(answer.result())),
         Err(Faults(faults)) => match faults.first() {
             // Nothing was opened, so nothing was done.
-            Some(fault) if nothing_done(fault) => return answer,
+            Some(fault) if nothing_done(session, fault) => return answer,
             Some(fault) => (fault.exit_code(), Some(fault.code().id.to_owned()), Vec::new()),
             None => return answer,
         },
@@ -142,9 +143,10 @@ pub(super) fn record(
         exit_code,
         error,
     };
+    let lost = matches!(&answer, Err(Faults(faults)) if faults.iter().any(|fault| fault.class() == Class::Unreachable));
     let repo = match opened {
         Some(repo) => Ok(repo),
-        None => open(session, from),
+        None => open(session, from, lost),
     };
     let written = repo.and_then(|repo| audit::append(&repo, &act).map_err(Some));
     match (written, answer) {
@@ -157,23 +159,29 @@ pub(super) fn record(
     }
 }
 
-/// The repository that a command works on. `Err(None)`: it cannot be said which.
-pub(super) fn open(session: &Session, from: Option<&str>) -> Result<Repo, Option<Fault>> {
+/// The repository that a command works on. `Err(None)`: it cannot be said which. `once`: the storage went away
+/// a moment ago; nobody is to wait for it again.
+pub(super) fn open(session: &Session, from: Option<&str>, once: bool) -> Result<Repo, Option<Fault>> {
     let place = match from {
         None => wire::place(session),
         Some(url) => {
             wire::password_given(session).and_then(|given| wire::bare_place(url, given.as_ref())).map_err(Faults::from)
         }
     };
-    let place = place.map_err(|Faults(faults)| faults.into_iter().next())?;
+    let mut place = place.map_err(|Faults(faults)| faults.into_iter().next())?;
+    if once {
+        place.options.limits.attempts_max = 1;
+    }
     wire::open(session, &place).map_err(Some)
 }
 
-fn nothing_done(fault: &Fault) -> bool {
-    matches!(
-        fault.class(),
-        Class::Usage | Class::Config | Class::NoRepository | Class::WrongKey | Class::Unreachable | Class::Locked
-    )
+fn nothing_done(session: &Session, fault: &Fault) -> bool {
+    match fault.class() {
+        Class::Usage | Class::Config | Class::NoRepository | Class::WrongKey | Class::Locked => true,
+        // It may have gone away in the middle.
+        Class::Unreachable => !session.opened.load(Ordering::Relaxed),
+        _ => false,
+    }
 }
 
 /// Fields of an answer that say what it was about.

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use jiff::tz::TimeZone;
 use rekindle_config::{Config, CopyTo};
 use rekindle_core::objective::age_seconds;
 use rekindle_core::point::RecoveryPoint;
+use rekindle_core::schedule::{Rules, Task};
 use rekindle_core::{Fault, Result, codes};
 use rekindle_repo::Repo;
 use rekindle_repo::copy::Lag;
@@ -17,7 +17,13 @@ use crate::session::Session;
 use crate::{human, wire};
 
 /// Adds every copy to the answer. `points` are all of the repository.
-pub(super) fn add(answer: Answer, session: &Session, config: &Config, repo: &Repo, points: &[RecoveryPoint]) -> Answer {
+pub(super) fn add(
+    answer: Answer,
+    session: &Session,
+    config: &Config,
+    rules: &Rules,
+    (repo, points): (&Repo, &[RecoveryPoint]),
+) -> Answer {
     if session.global.copy.is_some() {
         return answer;
     }
@@ -25,7 +31,7 @@ pub(super) fn add(answer: Answer, session: &Session, config: &Config, repo: &Rep
     for copy in &config.copies {
         match look(session, config, copy, repo, points) {
             Ok(lag) => {
-                let late = overdue(copy, &lag, session.now());
+                let late = overdue(copy, rules, &lag, session.now());
                 // Writing into a `String` cannot fail.
                 let _ = writeln!(text, "\ncopy `{}`: {}", copy.name, told(&lag, late, session.now()));
                 faults.extend(late.map(|since| behind(copy, since)));
@@ -54,8 +60,8 @@ fn look(session: &Session, config: &Config, copy: &CopyTo, repo: &Repo, points: 
 }
 
 /// Since when what is missing should be there, by the schedule of the copy.
-fn overdue(copy: &CopyTo, lag: &Lag, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
-    copy.schedule.as_ref()?.overdue_since(lag.behind_since?, now, &TimeZone::system())
+fn overdue(copy: &CopyTo, rules: &Rules, lag: &Lag, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    rules.overdue_since(Task::Copy, copy.schedule.as_ref()?, lag.behind_since?, now)
 }
 
 fn behind(copy: &CopyTo, since: jiff::Timestamp) -> Fault {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use jiff::tz::TimeZone;
 use rekindle_core::retention::Decision;
 use rekindle_core::{Fault, PointId, Result, codes};
 use rekindle_engine::retain::{Known, Policies, decide, guard_explicit};
+use rekindle_repo::admin::Actor;
 use rekindle_repo::points::{self, PointsView};
 use rekindle_repo::{Repo, admin, marks, proofs, source_proofs, trust};
 use serde_json::json;
@@ -39,14 +39,15 @@ impl Forget {
             return self.by_policy(session);
         }
         let repository = wire::open(session, &wire::place(session)?)?;
-        let view = complete_view(&repository)?;
-        trust::require(&repository, &view)?;
-        let find = |word: &String| points::resolve(&view, word).map(|point| point.id().clone());
-        let wanted = self.points.iter().map(find).collect::<Result<Vec<PointId>>>()?;
-        guard_explicit(&view.points, &marks::read(&repository)?, &wanted)?;
-        if !self.dry_run {
-            admin::forget(&repository, &wanted, &wire::actor(wire::host_name()))?;
-        }
+        let decide = || {
+            let view = complete_view(&repository)?;
+            trust::require(&repository, &view)?;
+            let find = |word: &String| points::resolve(&view, word).map(|point| point.id().clone());
+            let wanted = self.points.iter().map(find).collect::<Result<Vec<PointId>>>()?;
+            guard_explicit(&view.points, &marks::read(&repository)?, &wanted)?;
+            Ok(((view, wanted.clone()), wanted))
+        };
+        let (view, wanted) = self.removed(&repository, &wire::actor(wire::host_name()), decide)?;
         let verb = if self.dry_run { "would remove" } else { "removed" };
         let text = wanted.iter().fold(String::new(), |text, id| text + verb + " " + id.short() + "\n");
         let wal = wal_after(session, &repository, &view, &wanted)?;
@@ -78,26 +79,40 @@ impl Forget {
         let given = wire::password_given(session)?;
         let place = wire::of_config(session, &config, given.as_ref())?;
         let repository = wire::open(session, &place)?;
-        let view = complete_view(&repository)?;
-        trust::require(&repository, &view)?;
         let host = wire::host(&config);
-        let marks = marks::read(&repository)?;
-        let decisions = {
+        let decide = || {
+            let view = complete_view(&repository)?;
+            trust::require(&repository, &view)?;
+            let marks = marks::read(&repository)?;
             // A chain of proofs that was changed says nothing about which point was proved.
             let proofs = proofs::read_all(&repository)?;
             let there = source_proofs::proved_there(&view.points, &source_proofs::read_all(&repository)?)?;
             let there: BTreeSet<PointId> = there.into_keys().collect();
             let known = Known { marks: &marks, proofs: &proofs, proved_there: &there };
-            let (stack, now) = (&config.stack.name, session.now());
-            decide(policies, &view.points, &known, stack, &host, now, &TimeZone::system())?
+            let (stack, now, zone) = (&config.stack.name, session.now(), wire::service::zone(&config));
+            let decisions = decide(policies.clone(), &view.points, &known, stack, &host, now, &zone)?;
+            let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
+            guard_explicit(&view.points, &marks, &removed)?;
+            Ok(((view, decisions, removed.clone()), removed))
         };
-        let removed: Vec<PointId> = decisions.iter().filter(|one| !one.keep).map(|one| one.point.clone()).collect();
-        guard_explicit(&view.points, &marks, &removed)?;
-        if !self.dry_run {
-            admin::forget(&repository, &removed, &wire::actor(host))?;
-        }
+        let (view, decisions, removed) = self.removed(&repository, &wire::actor(host.clone()), decide)?;
         let wal = wal_after(session, &repository, &view, &removed)?;
         Ok(answer(&decisions, &removed, self.dry_run, &wal))
+    }
+
+    /// Decides, and unless it is only to be shown, decides again where nobody else can write, and removes: a hold
+    /// that somebody placed meanwhile counts. Nothing to remove needs no lock.
+    fn removed<T>(
+        &self,
+        repository: &Repo,
+        actor: &Actor,
+        decide: impl Fn() -> Result<(T, Vec<PointId>)>,
+    ) -> Result<T> {
+        let (shown, wanted) = decide()?;
+        if self.dry_run || wanted.is_empty() {
+            return Ok(shown);
+        }
+        admin::forget_by(repository, actor, decide)
     }
 }
 

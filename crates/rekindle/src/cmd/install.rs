@@ -73,6 +73,11 @@ impl Install {
                 (format!("etc/sysusers.d/{}.conf", self.name), units::sysusers(&self.user)),
             ],
             How::Cron => {
+                units::cron_zone(&config).map_err(|(wanted, has)| {
+                    failed("write crontab lines")
+                        .because(format!("`time-zone` in [serve] is {wanted}, and cron reads its lines in the zone of this host, {has}"))
+                        .hint("use `rekindle serve`, set the host's zone, or remove `time-zone`")
+                })?;
                 let text = units::crontab(&site, &jobs).map_err(|schedule| {
                     failed("write crontab lines")
                         .because(format!("cron does not understand `{schedule}`"))

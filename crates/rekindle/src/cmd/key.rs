@@ -1,7 +1,5 @@
 //! `key`
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -11,6 +9,7 @@ use rekindle_repo::admin::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key
 use rekindle_repo::{Repo, RepoOptions};
 use serde_json::json;
 
+use super::password_file::{beside, replaced, sync_directory, unwritable, write_private};
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::Place;
@@ -122,13 +121,13 @@ fn rotate(
 ) -> Result<Answer, Faults> {
     let target = match out {
         Some(out) => out.to_owned(),
-        None => wire::password_file(session)?,
+        None => replaced(&wire::password_file(session)?)?,
     };
     let old: Vec<String> =
         key_list(repo, Some(&place.password))?.into_iter().filter(|key| key.current).map(|key| key.id).collect();
     let new = Secret::new(rekindle_core::proof::hex(&rand::random::<[u8; 32]>()));
-    let staged = if out.is_some() { target.clone() } else { target.with_extension("new") };
-    write_private(&staged, new.expose())?;
+    let staged = if out.is_some() { target.clone() } else { beside(&target) };
+    write_private(&staged, new.expose(), out.is_none().then_some(target.as_path()))?;
     let added = key_add(repo, &new, label).and_then(|id| prove(session, place, repo, &new).map(|()| id));
     let id = added.inspect_err(|_| {
         // It opens nothing that the old one does not.
@@ -137,6 +136,8 @@ fn rotate(
     if out.is_none() {
         std::fs::rename(&staged, &target).map_err(|error| unwritable(&target, error))?;
     }
+    // The name has to be on the disk before the old password stops working.
+    sync_directory(&target)?;
     for key in &old {
         key_remove(repo, key, &new)?;
     }
@@ -165,25 +166,6 @@ fn prove(session: &Session, place: &Place, repo: &Repo, new: &Secret<String>) ->
     Err(Fault::new(codes::REPO_WRONG_KEY, "open the repository with the new password")
         .because("another repository was opened")
         .hint("nothing was removed; run it again"))
-}
-
-fn write_private(path: &Path, text: &str) -> Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| unwritable(path, error))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .map_err(|error| unwritable(path, error))
-}
-
-fn unwritable(path: &Path, error: std::io::Error) -> Fault {
-    Fault::new(codes::CLI_OUTPUT, format!("write the new password to {}", path.display()))
-        .because(error)
-        .hint("name a new file in a directory that may be written: --out FILE")
 }
 
 fn done(id: &str, what: &str) -> Answer {

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 use rekindle_config::Config;
 use rekindle_core::{Fault, Result, codes};
-use rekindle_serve::Journal;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -234,15 +233,18 @@ impl Work<'_> {
     fn errors(&self) -> Result<Done> {
         let task = "review backup logs for errors";
         let now = self.session.now();
-        let journal = Journal::open(&service::state_directory(self.config)?, now)?;
-        let runs = journal.runs_since(now - SignedDuration::from_hours(24), RUNS_MAX)?;
+        let since = now - SignedDuration::from_hours(24);
+        let runs =
+            service::journal(self.config)?.map_or_else(|| Ok(Vec::new()), |one| one.runs_since(since, RUNS_MAX))?;
+        // What an earlier maintenance found is found by this one, or is over.
+        let runs: Vec<_> = runs.into_iter().filter(|run| run.task != rekindle_core::schedule::Task::Maintenance).collect();
         if runs.is_empty() {
             let remedy = "`rekindle serve`, or `rekindle run` from cron, keeps a journal of runs";
             return Ok(unproved(task, "no scheduled run ended in the last 24 hours".to_owned(), remedy));
         }
         let failed: Vec<String> = runs
             .iter()
-            .filter(|run| run.exit_code != Some(0))
+            .filter(|run| !matches!(run.how.as_deref(), Some("good" | "skipped")))
             .map(|run| {
                 format!("{} at {}: {}", run.task, human::time(run.started), run.message.clone().unwrap_or_default())
             })

@@ -24,6 +24,7 @@ mod maintenance;
 mod man;
 mod messages;
 mod notify;
+mod password_file;
 mod peek;
 mod point;
 mod proof;
@@ -213,7 +214,7 @@ impl Command {
         let (name, recorded, from) = (self.name(), self.recorded(), self.from());
         // Afterwards the password in use may open nothing any more. What is wrong is said by the command.
         let opened = match &self {
-            Self::Key(_) if recorded.is_some() => audit::open(session, None).ok(),
+            Self::Key(_) if recorded.is_some() => audit::open(session, None, false).ok(),
             _ => None,
         };
         let answer: Result<Answer, Faults> = match self {

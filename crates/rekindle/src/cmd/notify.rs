@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 use rekindle_core::{Fault, codes};
 use rekindle_serve::notice::{Event, EventKind};
+use rekindle_serve::notify::{Failure, Receiver};
 use serde_json::json;
 
 use crate::output::Answer;
@@ -58,7 +59,7 @@ impl Notify {
         let mut text = String::new();
         let (mut list, mut lost) = (Vec::new(), Vec::new());
         for receiver in &chosen {
-            let failure = session.runtime.block_on(Box::pin(receiver.send(&event))).err();
+            let failure = session.runtime.block_on(Box::pin(tried(receiver, &event))).err();
             let said = failure.as_ref().map_or_else(|| "it arrived".to_owned(), ToString::to_string);
             // Writing into a `String` cannot fail.
             let _ = writeln!(text, "{}: {said}", receiver.name);
@@ -77,4 +78,13 @@ impl Notify {
             .hint("mend what is said beside its name, then run `rekindle notify test` again");
         Ok(answer.exit(fault.exit_code()).with_fault(fault))
     }
+}
+
+/// One message, and its end where it opens an incident.
+async fn tried(receiver: &Receiver, event: &Event) -> std::result::Result<(), Failure> {
+    receiver.send(event).await?;
+    if receiver.keeps_incidents() {
+        receiver.send(&Event { kind: EventKind::Recovered, ..event.clone() }).await?;
+    }
+    Ok(())
 }

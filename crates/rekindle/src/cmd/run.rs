@@ -1,13 +1,17 @@
 //! `run`
 
+use std::path::Path;
+use std::time::Duration;
+
 use clap::Args;
 use rekindle_core::schedule::{JobName, Queued, Run as Planned, Task};
-use rekindle_core::{Fault, codes};
-use rekindle_serve::{Journal, Service, Stop};
+use rekindle_core::{Class, Fault, codes};
+use rekindle_serve::{Journal, Report, Service, Setup, Stop};
 use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
+use crate::wire::turn::{self, Turn};
 use crate::wire::{self, service};
 use crate::{group, human};
 
@@ -22,6 +26,9 @@ pub(crate) struct Run {
     /// Components or groups of a backup, or copies; none: all. Of maintenance: daily, weekly or monthly
     #[arg(value_name = "COMPONENT|GROUP|COPY")]
     components: Vec<String>,
+    /// How long to wait for another run of this stack, or for the end of a [pause]
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(0..=604_800))]
+    wait: u64,
 }
 
 impl Run {
@@ -67,15 +74,25 @@ impl Run {
         };
         let plan = Planned { task, jobs: names.into_iter().map(queued).collect() };
         let directory = service::state_directory(&config)?;
-        let _alone = service::only_one(&directory)?;
-        let journal = Journal::open(&directory, now)?;
         let setup = service::setup(session, &config)?;
-        let stop: Stop = service::stop(session);
-        let report = session.runtime.block_on(Box::pin(async {
-            let mut service = Service::new(setup, journal)?;
-            service.recover(&mut stop.clone()).await?;
-            service.once(plan, &stop).await
-        }))?;
+        let line = plan.jobs.iter().map(|queued| queued.job.to_string()).collect::<Vec<_>>().join(", ");
+        let (report, _alone) =
+            match turn::of_line(session, &directory, &line, &setup.rules, Duration::from_secs(self.wait))? {
+                Turn::Ours(alone) => (now_alone(session, &directory, setup, plan)?, Some(alone)),
+                Turn::Doubled => {
+                    let text = format!("another `{line}` waits for its turn already; it will do what this one would\n");
+                    return Ok(
+                        Answer::words(json!({"task": task, "waits": true}), text).exit(Class::SoftSkip.exit_code())
+                    );
+                }
+                Turn::Never(fault) => {
+                    // Somebody else may be writing to the journal; SQLite keeps the two apart.
+                    let journal = Journal::open(&directory, session.now())?;
+                    let told = async { Service::new(setup, journal)?.gave_up(plan, &fault).await };
+                    session.runtime.block_on(Box::pin(told))?;
+                    return Err(fault.during(format!("run {task}")).into());
+                }
+            };
         let code = report.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
         let elapsed = human::seconds(u64::try_from(session.now().duration_since(now).as_secs()).unwrap_or(0));
         let text = format!("{task} ended with {code} after {elapsed}\n");
@@ -88,4 +105,14 @@ impl Run {
             }
         })
     }
+}
+
+fn now_alone(session: &Session, directory: &Path, setup: Setup, plan: Planned) -> Result<Report, Fault> {
+    let journal = Journal::open(directory, session.now())?;
+    let stop: Stop = service::stop(session);
+    session.runtime.block_on(Box::pin(async {
+        let mut service = Service::new(setup, journal)?;
+        service.recover(&mut stop.clone()).await?;
+        service.once(plan, &stop).await
+    }))
 }

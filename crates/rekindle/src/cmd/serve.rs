@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::output::Answer;
 use crate::session::{Faults, Session};
-use crate::wire::{self, service};
+use crate::wire::{self, service, turn};
 
 /// Run everything that is scheduled, until stopped
 ///
@@ -27,7 +27,7 @@ impl Serve {
                 .into());
         }
         let directory = service::state_directory(&config)?;
-        let _alone = service::only_one(&directory)?;
+        let _alone = turn::service(&directory)?;
         let journal = Journal::open(&directory, session.now())?;
         let served = Service::new(setup, journal)?;
         session.runtime.block_on(Box::pin(served.run(service::stop(session))))?;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use clap::Args;
-use jiff::tz::TimeZone;
 use rekindle_config::Config;
 use rekindle_core::objective::{Verdict, age_seconds};
 use rekindle_core::point::RecoveryPoint;
 use rekindle_core::port::Repository;
 use rekindle_core::proof_record::Outcome;
+use rekindle_core::schedule::{Rules, Task};
 use rekindle_core::{Class, ComponentId, Fault, codes};
 use rekindle_engine::pitr::Recoverable;
 use rekindle_engine::status::{ComponentStatus, Expectation, status};
@@ -49,8 +49,9 @@ impl Status {
             .collect();
         let host = wire::host(&config);
         let judged = status(&config.stack.name, &host, &expected, &points, &evidence.records, session.now());
+        let rules = wire::service::rules(&config);
         let overdue: Vec<Option<jiff::Timestamp>> =
-            judged.components.iter().map(|one| overdue(&config, one, session.now())).collect();
+            judged.components.iter().map(|one| overdue(&config, &rules, one, session.now())).collect();
         let rows: Vec<Vec<String>> =
             judged.components.iter().zip(&overdue).map(|(one, late)| row(one, *late)).collect();
         let newest = match (&judged.newest, judged.newest_state) {
@@ -82,7 +83,7 @@ impl Status {
         let answer = if exit == 0 { answer } else { answer.with_fault(missed(&judged.components, &overdue)) };
         let answer =
             evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
-        let answer = copies::add(answer, session, &config, &repository, &points);
+        let answer = copies::add(answer, session, &config, &rules, (&repository, &points));
         let answer = messages::add(answer, &config, session.now());
         watch::add(answer, &repository, &points, &config.stack.name, &host)
     }
@@ -143,9 +144,9 @@ fn logs(
 }
 
 /// Since when the next capture should be there, if it is late.
-fn overdue(config: &Config, one: &ComponentStatus, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+fn overdue(config: &Config, rules: &Rules, one: &ComponentStatus, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
     let configured = config.components.iter().find(|other| other.id == one.component)?;
-    configured.schedule.as_ref()?.overdue_since(one.captured_at?, now, &TimeZone::system())
+    rules.overdue_since(Task::Backup, configured.schedule.as_ref()?, one.captured_at?, now)
 }
 
 fn row(one: &ComponentStatus, late: Option<jiff::Timestamp>) -> Vec<String> {

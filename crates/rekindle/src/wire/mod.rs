@@ -9,9 +9,11 @@ pub(crate) mod receivers;
 pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod state;
+pub(crate) mod turn;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rekindle_config::{Access, Config, CopyTo, Hooks, Repository, SecretRef, Value, default_places, load};
@@ -220,7 +222,9 @@ fn store_options(url: &str, access: &Access) -> Result<StoreOptions> {
 pub(crate) fn open(session: &Session, place: &Place) -> Result<Repo> {
     let store = rekindle_store::open(&place.options)?;
     let handle = session.runtime.handle().clone();
-    Repo::open(store, handle, &place.password, place.repo.clone())
+    let repo = Repo::open(store, handle, &place.password, place.repo.clone())?;
+    session.opened.store(true, Ordering::Relaxed);
+    Ok(repo)
 }
 
 /// The WAL logs of an opened repository, for components that need them.

@@ -1,15 +1,15 @@
 //! What the service has to know, from the configuration.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rekindle_config::{Config, Kind, PostgresMethod};
-use rekindle_core::schedule::{Job, JobName, Rules, Task};
+use rekindle_core::schedule::{Delays, Job, JobName, Rules, Task};
 use rekindle_core::wal::WalMode;
 use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 use rekindle_serve::service::{FreeSpace, Setup, Steps};
@@ -41,23 +41,6 @@ pub(crate) fn journal(config: &Config) -> Result<Option<Journal>> {
     Journal::look(&directory.join("stacks").join(&config.stack.name))
 }
 
-/// Keeps a second service, or a second single run, of this stack from starting. Ends with the process.
-pub(crate) fn only_one(directory: &Path) -> Result<File> {
-    let path = directory.join("serve.lock");
-    let what = || format!("lock {}", path.display());
-    let state = |error: std::io::Error| {
-        Fault::new(codes::ENGINE_STATE, what()).because(error).hint("check the owner of the state directory")
-    };
-    let file = File::options().create(true).append(true).open(&path).map_err(state)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Fault::new(codes::ENGINE_RUNNING, what())
-            .because("a service or a scheduled run of this stack is active")
-            .hint("`rekindle serve` runs everything by itself; without it, wait until the other run has ended")),
-        Err(TryLockError::Error(error)) => Err(state(error)),
-    }
-}
-
 /// Every job of the configuration.
 pub(crate) fn jobs(config: &Config) -> Vec<Job> {
     let components = config.components.iter().filter_map(|one| {
@@ -79,6 +62,17 @@ pub(crate) fn jobs(config: &Config) -> Vec<Job> {
         Some(Job { name: JobName { task: Task::Maintenance, component }, schedule: schedule.clone()? })
     });
     components.chain(others).chain(copies).chain(maintenance).collect()
+}
+
+/// The zone in which schedules are read and days are told apart.
+pub(crate) fn zone(config: &Config) -> TimeZone {
+    config.serve.zone.clone().unwrap_or_else(TimeZone::system)
+}
+
+/// What holds for all jobs: whoever judges a schedule judges by these.
+pub(crate) fn rules(config: &Config) -> Rules {
+    let delays = Delays::new(config.serve.jitter, seed(config), &jobs(config));
+    Rules { zone: zone(config), delays, pauses: config.pauses.clone() }
 }
 
 /// The verbs of each task.
@@ -181,12 +175,7 @@ pub(crate) fn setup(session: &Session, config: &Config) -> Result<Setup> {
         stack: config.stack.name.clone(),
         host: host(config),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        rules: Rules {
-            zone: serve.zone.clone().unwrap_or_else(TimeZone::system),
-            jitter: serve.jitter,
-            seed: seed(config),
-            pauses: config.pauses.clone(),
-        },
+        rules: rules(config),
         jobs: jobs(config),
         objectives: config.components.iter().map(|one| (one.id.clone(), one.objective)).collect(),
         launcher: launcher(session, config)?,

@@ -1,0 +1,116 @@
+//! Whose turn it is: one service, or one single run, of a stack at a time.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rekindle_core::schedule::Rules;
+use rekindle_core::{Fault, Result, codes};
+use rekindle_repo::format::Id;
+
+use crate::session::Session;
+
+/// How often somebody who waits looks again.
+const POLL: Duration = Duration::from_millis(250);
+/// The word of a service in the lock file.
+const SERVICE: &str = "serve";
+
+/// What became of the wish to run.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Ours until the file is dropped.
+    Ours(File),
+    /// Another run of the same line waits already, and will do what this one would.
+    Doubled,
+    /// It did not come in time.
+    Never(Fault),
+}
+
+/// Keeps a second service, or a single run beside the service, from starting. Ends with the process.
+pub(crate) fn service(directory: &Path) -> Result<File> {
+    match take(directory, SERVICE)? {
+        Ok(file) => Ok(file),
+        Err(holder) => Err(refused(directory, &holder)
+            .hint("end the other service, or wait until the scheduled run has ended; one of them is enough")),
+    }
+}
+
+/// Waits until no other run of this stack goes on and no pause is on, at most `wait`. `line` says what is to run:
+/// of two that want the same, one waits. A service runs everything by itself, so it is not waited for.
+pub(crate) fn of_line(session: &Session, directory: &Path, line: &str, rules: &Rules, wait: Duration) -> Result<Turn> {
+    let name = Id::of(line.as_bytes()).hex();
+    let waiting = open(&directory.join(format!("wait-{}.lock", &name[..16])))?;
+    if !lock(&waiting)? {
+        return Ok(Turn::Doubled);
+    }
+    let until = Instant::now().checked_add(wait);
+    let mut told = false;
+    loop {
+        let now = session.now();
+        let open_from = rules.open_from(now);
+        let why = if open_from > now {
+            format!("a pause is on until {open_from}")
+        } else {
+            match take(directory, line)? {
+                Ok(file) => return Ok(Turn::Ours(file)),
+                Err(holder) if holder.starts_with(SERVICE) => {
+                    return Err(refused(directory, &holder)
+                        .hint("`rekindle serve` runs everything by itself: remove the lines of cron"));
+                }
+                Err(holder) => holder,
+            }
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(%why, "waiting");
+        }
+        if until.is_some_and(|until| until <= Instant::now()) {
+            return Ok(Turn::Never(
+                refused(directory, &why)
+                    .hint("rekindle status; look at what runs so long, or give it more time: --wait"),
+            ));
+        }
+        session.cancel.check()?;
+        std::thread::sleep(POLL.min(wait));
+    }
+}
+
+fn refused(directory: &Path, holder: &str) -> Fault {
+    Fault::new(codes::ENGINE_RUNNING, format!("lock {}", directory.join("serve.lock").display()))
+        .because(format!("another run of this stack is active: {holder}"))
+}
+
+/// `Err`: who holds it.
+fn take(directory: &Path, who: &str) -> Result<Result<File, String>> {
+    let path = directory.join("serve.lock");
+    let mut file = open(&path)?;
+    if lock(&file)? {
+        let text = format!("{who} (process {})\n", std::process::id());
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        written.map_err(|error| unusable(&path, error))?;
+        return Ok(Ok(file));
+    }
+    let mut holder = String::new();
+    // What a process that just took it has not written yet is read at the next look.
+    let _ = file.read_to_string(&mut holder);
+    Ok(Err(holder.trim().to_owned()))
+}
+
+fn open(path: &Path) -> Result<File> {
+    let opened = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    opened.map_err(|error| unusable(path, error))
+}
+
+fn lock(file: &File) -> Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(unusable(Path::new("serve.lock"), error)),
+    }
+}
+
+fn unusable(path: &Path, error: std::io::Error) -> Fault {
+    Fault::new(codes::ENGINE_STATE, format!("lock {}", path.display()))
+        .because(error)
+        .hint("check the owner of the state directory")
+}
