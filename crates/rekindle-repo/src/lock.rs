@@ -26,6 +26,7 @@ const STALE_AFTER_SECONDS: i64 = 30 * 60;
 const UNSAFE_AFTER_SECONDS: i64 = 25 * 60;
 /// Pause between writing the lock and looking again, for stores whose listings lag; as restic.
 const SETTLE: Duration = Duration::from_millis(200);
+const KEEP: &str = "keep the lock of the repository";
 
 /// What a lock allows others to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,20 +104,13 @@ impl Lock {
 
     /// Whether the lock is still ours; `REPO_LOST_LOCK` when somebody removed it or it got too old.
     pub fn check(&self) -> Result<()> {
-        let what = "keep the lock of the repository";
-        let (id, at) = *self.held.current();
-        if self.held.clock.now().as_second() - at > UNSAFE_AFTER_SECONDS {
-            return Err(Fault::new(codes::REPO_LOST_LOCK, what)
-                .because("it could not be refreshed in time")
-                .hint("run the command again"));
-        }
-        let key = ObjectKey::new(&names::file(names::LOCKS, &id))?;
-        match self.held.repo.store().head(&key)? {
-            Some(_) => Ok(()),
-            None => Err(Fault::new(codes::REPO_LOST_LOCK, what)
-                .because("somebody removed it (`restic unlock`?)")
-                .hint("make sure nobody prunes the repository now, then run the command again")),
-        }
+        self.held.in_time()?;
+        self.held.is_there()
+    }
+
+    /// For whoever has to ask before each of many steps.
+    pub fn watch(&self) -> Watch {
+        Watch { held: Arc::clone(&self.held), asked: Mutex::new(Instant::now()) }
     }
 
     /// Removes the lock.
@@ -152,7 +146,56 @@ impl Settler {
     }
 }
 
+/// Asks often whether a lock still holds, and the storage only once in a while.
+pub struct Watch {
+    held: Arc<Held>,
+    /// When the storage was asked.
+    asked: Mutex<Instant>,
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// Whether the lock is still ours; `REPO_LOST_LOCK` when it got too old, or when the storage does not have it any
+    /// more, which is asked ten times between two refreshes.
+    pub fn check(&self) -> Result<()> {
+        self.held.in_time()?;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.elapsed() < self.held.repo.options().lock_refresh / 10 {
+            return Ok(());
+        }
+        self.held.is_there()?;
+        *asked = Instant::now();
+        Ok(())
+    }
+}
+
 impl Held {
+    fn in_time(&self) -> Result<()> {
+        if self.clock.now().as_second() - self.current().1 > UNSAFE_AFTER_SECONDS {
+            return Err(Fault::new(codes::REPO_LOST_LOCK, KEEP)
+                .because("it could not be refreshed in time")
+                .hint("run the command again"));
+        }
+        Ok(())
+    }
+
+    fn is_there(&self) -> Result<()> {
+        // A refresh writes the new one before it removes the old one, and must not do so between our two steps.
+        let current = self.current();
+        let key = ObjectKey::new(&names::file(names::LOCKS, &current.0))?;
+        match self.repo.store().head(&key)? {
+            Some(_) => Ok(()),
+            None => Err(Fault::new(codes::REPO_LOST_LOCK, KEEP)
+                .because("somebody removed it (`restic unlock`?)")
+                .hint("make sure nobody prunes the repository now, then run the command again")),
+        }
+    }
+
     fn current(&self) -> MutexGuard<'_, (Id, i64)> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,12 +4,13 @@
 //! that all of them are signed with, shows only against the recovery points: each holds the public key and the
 //! heads that its run saw.
 
+use rekindle_core::point::RecoveryPoint;
 use rekindle_core::{Class, Fault, Result, codes};
 
 use crate::ledger::Ledger;
 use crate::points::PointsView;
 use crate::repo::Repo;
-use crate::{audit, marks, proofs, source_proofs};
+use crate::{audit, chain, marks, proofs, source_proofs};
 
 /// What was seen of the chains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,6 +48,9 @@ pub fn look(repo: &Repo, view: &PointsView) -> Result<Records> {
         }
         return Ok(seen);
     };
+    if replaced(view, &ledger.public_key(), || audit::read(repo))? {
+        seen.problems.push(REPLACED.to_owned());
+    }
     let (acts, wrong) = audit::problems(repo, view)?;
     seen.acts = acts;
     seen.problems.extend(wrong);
@@ -61,6 +65,31 @@ pub fn look(repo: &Repo, view: &PointsView) -> Result<Records> {
         seen.problems.push(reached(fault)?);
     }
     Ok(seen)
+}
+
+/// What is wrong when [`replaced`].
+pub(crate) const REPLACED: &str = "`rekindle/signing-key` is another one than the points were written with: what the \
+                                   old one had signed, holds and proofs among it, is gone";
+
+/// Whether points of this repository itself, not copied ones, were written with a signing key.
+pub(crate) fn knows_a_key(view: &PointsView) -> bool {
+    view.points.iter().any(|point| point.original().is_none() && point.manifest().signing_key.is_some())
+}
+
+/// Whether points of this repository itself were written with another signing key, and nobody has said in the
+/// audit log that he knows.
+pub(crate) fn replaced(
+    view: &PointsView,
+    key: &str,
+    acts: impl FnOnce() -> Result<chain::Audit<audit::Record>>,
+) -> Result<bool> {
+    let other = |point: &RecoveryPoint| {
+        point.original().is_none() && point.manifest().signing_key.as_ref().is_some_and(|known| known != key)
+    };
+    if !view.points.iter().any(other) {
+        return Ok(false);
+    }
+    Ok(!acts()?.entries.iter().any(|entry| entry.record.act.operation == audit::ANEW))
 }
 
 /// Lets nothing be removed on the word of records that were changed: who holds a point, and which one was

@@ -113,3 +113,20 @@ async fn answer(mut stream: TcpStream, page: &Page) -> std::io::Result<()> {
     }
     stream.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_stopped_looking_is_not_well() {
+        let page = Page::default();
+        assert_eq!((page.health().0, page.metrics().0), ("200 OK", "503 Service Unavailable"), "it starts");
+        page.set("text".to_owned());
+        assert_eq!((page.health(), page.metrics()), (("200 OK", "ok\n".to_owned()), ("200 OK", "text".to_owned())));
+        let long_ago = Instant::now().checked_sub(HANGS_AFTER + Duration::from_secs(1)).unwrap();
+        *page.0.write().unwrap() = Some(("text".to_owned(), long_ago));
+        let (status, text) = page.health();
+        assert!(status.starts_with("503") && text.contains("hangs"), "{status} {text}");
+    }
+}

@@ -22,7 +22,8 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 pub struct StreamState {
     pub component: ComponentId,
     pub up: bool,
-    pub restarts: i64,
+    /// Starts after the first that nobody has counted yet.
+    restarts: u32,
     /// Since when it is as it is.
     pub since: jiff::Timestamp,
 }
@@ -37,11 +38,20 @@ impl Streams {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The component of each restart since the last call.
+    pub fn restarted(&self) -> Vec<ComponentId> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = |one: &mut StreamState| {
+            std::iter::repeat_n(one.component.clone(), usize::try_from(std::mem::take(&mut one.restarts)).unwrap_or(0))
+        };
+        list.iter_mut().flat_map(times).collect()
+    }
+
     fn set(&self, component: &ComponentId, up: bool, now: jiff::Timestamp) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match list.iter_mut().find(|one| one.component == *component) {
             Some(one) => {
-                one.restarts += i64::from(up);
+                one.restarts += u32::from(up);
                 (one.up, one.since) = (up, now);
             }
             None => list.push(StreamState { component: component.clone(), up, restarts: 0, since: now }),

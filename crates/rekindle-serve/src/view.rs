@@ -62,6 +62,9 @@ pub struct ComponentView {
     /// The newest moment that can be restored: that of the capture, or later with a log.
     #[serde(default)]
     pub data_at: Option<Timestamp>,
+    /// The newest commit that the kept log brings back.
+    #[serde(default)]
+    pub log_to: Option<Timestamp>,
     pub bytes: u64,
     /// `met`, `at-risk` or `missed`.
     pub verdict: String,
@@ -145,6 +148,7 @@ fn component(value: &Value, now: Timestamp) -> ComponentView {
         captured_at: moment("captured_at"),
         run_started: moment("run_started"),
         data_at: value["age_seconds"].as_u64().map(|age| now - Duration::from_secs(age)),
+        log_to: moment("recoverable_to"),
         bytes: value["bytes"].as_u64().unwrap_or(0),
         verdict: value["verdict"].as_str().unwrap_or_default().to_owned(),
         why: value["why"].as_str().map(str::to_owned),

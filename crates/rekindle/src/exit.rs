@@ -13,7 +13,7 @@ Exit codes:
   3  the point is partial                 20  source or target unreachable
   4  ran, but the answer is no            21  refused for safety
   5  configuration invalid                70  a defect of rekindle
- 10  no repository                        75  skipped by a hook
+ 10  no repository                        75  left out: a hook asked for it, or the same waits
 130 / 143  interrupted / terminated
 
 Each error has a code such as RK-CF-003, described in docs/errors/.";

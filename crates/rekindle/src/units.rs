@@ -54,8 +54,16 @@ pub(crate) fn service(site: &Site<'_>) -> String {
     }
     text.push_str(&rights(config));
     text.push_str(HARDENING);
+    // Drills start their servers where no network is; `unshare` without root needs a user namespace for that.
+    let namespaces = if drills(config) { "user net ipc" } else { "yes" };
+    let _ = writeln!(text, "RestrictNamespaces={namespaces}");
     text.push_str("\n[Install]\nWantedBy=multi-user.target\n");
     text
+}
+
+fn drills(config: &Config) -> bool {
+    let serve = &config.serve;
+    [&serve.drill, &serve.daily, &serve.weekly, &serve.monthly].into_iter().any(Option::is_some)
 }
 
 /// What `StateDirectory=` below makes.
@@ -77,7 +85,6 @@ ProtectKernelTunables=yes
 ProtectProc=invisible
 ProcSubset=all
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
@@ -151,15 +158,18 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// cron knows the zone of its host only. `Err`: the zone that is wanted, and the host's.
-pub(crate) fn cron_zone(config: &Config) -> Result<(), (String, String)> {
+/// cron knows the zone of its host only. `Err`: the zone that is wanted, when its clock differs from the host's
+/// within a year.
+pub(crate) fn cron_zone(config: &Config, now: jiff::Timestamp) -> Result<(), String> {
     let Some(wanted) = &config.serve.zone else { return Ok(()) };
+    // By their clocks: a host without a zone's name may still have its clock.
     let host = TimeZone::system();
-    let name = |zone: &TimeZone| zone.iana_name().unwrap_or("not known").to_owned();
-    if *wanted == host || wanted.iana_name().is_some_and(|one| host.iana_name() == Some(one)) {
-        return Ok(());
+    let days = (0..366).map(|day| now + jiff::SignedDuration::from_hours(24 * day));
+    let mut differing = days.filter(|day| wanted.to_offset(*day) != host.to_offset(*day));
+    match differing.next() {
+        None => Ok(()),
+        Some(_) => Err(wanted.iana_name().unwrap_or("another").to_owned()),
     }
-    Err((name(wanted), name(&host)))
 }
 
 /// Lines for `/etc/cron.d`. What has the same schedule becomes one line, and so one point.

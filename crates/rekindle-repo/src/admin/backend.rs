@@ -15,11 +15,15 @@ use rekindle_store::blocking::BlockingStore;
 use rekindle_store::{Key, PutMode};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 
+use crate::lock::Watch;
+
 /// What an adapter shares with whoever made it.
 #[derive(Debug, Default)]
 pub(super) struct Operation {
     /// Once raised every call fails: the engine knows no other way to be stopped.
     pub(super) cancel: Cancel,
+    /// Asked before each removal: without the lock somebody else may need by now what is to go.
+    pub(super) lock: Option<Watch>,
     pub(super) packs_removed: AtomicU64,
 }
 
@@ -119,6 +123,7 @@ impl WriteBackend for Adapter {
 
     fn remove(&self, kind: FileType, id: &Id, _cacheable: bool) -> RusticResult<()> {
         let key = key(kind, id).map_err(carry)?;
+        self.operation.lock.as_ref().map_or(Ok(()), Watch::check).map_err(carry)?;
         self.store()?.delete(&key).map_err(carry)?;
         if kind == FileType::Pack {
             self.operation.packs_removed.fetch_add(1, Ordering::Relaxed);

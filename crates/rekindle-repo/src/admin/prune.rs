@@ -135,7 +135,7 @@ fn refuse_doubtful(repo: &Repo) -> Result<()> {
 
 fn prune_locked(repo: &Repo, options: &PruneOptions, lock: &Lock, cancel: &Cancel) -> Result<PruneReport> {
     let what = "prune the repository";
-    let operation = Arc::new(Operation { cancel: cancel.clone(), ..Operation::default() });
+    let operation = Arc::new(Operation { cancel: cancel.clone(), lock: Some(lock.watch()), ..Operation::default() });
     let outcome = run::run(what, || {
         let engine = engine::open(repo, &operation)?;
         let mut with = rustic_core::PruneOptions::default();

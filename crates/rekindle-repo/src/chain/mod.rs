@@ -66,6 +66,15 @@ impl<'a, R: Link> Chain<'a, R> {
         Ok(Self { repo, signer: Signer::open_or_create(repo)?, records: PhantomData })
     }
 
+    /// Opens the chain, with a new signing key when there is none, whatever the points say.
+    pub(crate) fn begin(repo: &'a Repo) -> Result<Self> {
+        let signer = match Signer::open(repo)? {
+            Some(signer) => signer,
+            None => Signer::create(repo)?,
+        };
+        Ok(Self { repo, signer, records: PhantomData })
+    }
+
     /// The public half of the signing key, hex.
     pub fn public_key(&self) -> String {
         self.signer.public_key()

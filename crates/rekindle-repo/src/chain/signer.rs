@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::link::bytes_of_hex;
 use crate::format::crypto::random;
 use crate::repo::Repo;
+use crate::{points, trust};
 
 /// The signing key, sealed.
 const SIGNING_KEY: &str = "rekindle/signing-key";
@@ -47,11 +48,25 @@ impl Signer {
         Ok(Some(Self(SigningKey::from_bytes(&secret))))
     }
 
-    /// The key of a repository, made when there is none.
+    /// The key of a repository, made when there never was one.
+    ///
+    /// # Errors
+    /// `REPO_LEDGER` when points were written with one: with a new key nobody would see that holds, proofs and
+    /// everything else that was signed are gone.
     pub(super) fn open_or_create(repo: &Repo) -> Result<Self> {
         if let Some(signer) = Self::open(repo)? {
             return Ok(signer);
         }
+        if trust::knows_a_key(&points::view(repo)?) {
+            return Err(Fault::new(codes::REPO_LEDGER, format!("sign a record with `{SIGNING_KEY}`"))
+                .because("it was removed: the points of this repository were written with one")
+                .hint("find out who can delete in the storage; `rekindle audit anew` begins new records"));
+        }
+        Self::create(repo)
+    }
+
+    /// Makes the key of a repository that has none.
+    pub(super) fn create(repo: &Repo) -> Result<Self> {
         let what = "make the signing key of the ledger";
         let bug = |why: String| Fault::new(codes::RUN_BUG, what).because(why);
         let seed = random::<32>().map_err(|e| bug(e.to_string()))?;

@@ -23,6 +23,7 @@ use crate::points::{self, PointsView};
 use crate::proofs;
 use crate::repo::Repo;
 use crate::source_proofs;
+use crate::trust;
 
 pub(crate) use affected::paths_of;
 pub use report::{AffectedPoint, Damage, VerifyReport};
@@ -151,6 +152,10 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
         report.damage("rekindle/ledger".to_owned(), &fault);
     }
     let key = ledger.public_key();
+    if trust::replaced(view, &key, || audit::read(repo))? {
+        let fault = Fault::new(codes::REPO_LEDGER, "trust the records").because(trust::REPLACED);
+        report.damage("rekindle/signing-key".to_owned(), &fault);
+    }
     for point in &view.points {
         let manifest = point.manifest();
         // A point copied from elsewhere has seen the ledger of that repository.

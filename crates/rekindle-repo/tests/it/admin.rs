@@ -3,8 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
+use rekindle_core::port::Clock;
 use rekindle_core::{Cancel, codes};
 use rekindle_repo::admin::{self, Actor, KeyLabel, PruneOptions};
+use rekindle_repo::lock::{Lock, LockKind};
 use rekindle_repo::points::foreign_snapshots;
 use rekindle_repo::verify::{Subset, VerifyOptions, verify};
 use rekindle_repo::{Repo, RepoOptions};
@@ -34,6 +36,21 @@ fn a_new_repository_is_what_stock_restic_takes_and_is_made_only_once() {
     assert!(place.open_with(OTHER).unwrap_err().is(codes::REPO_WRONG_KEY));
     let report = verify(&place.open(), &VerifyOptions { read_data: Some(Subset::All) }, &Cancel::new()).unwrap();
     assert!(report.is_good(), "{report:?}");
+}
+
+#[test]
+fn what_is_forgotten_is_decided_while_nobody_else_can_write() {
+    let place = Place::new();
+    place.init();
+    let repo = place.open();
+    let clock: Arc<dyn Clock> = Arc::new(Now);
+    let decided = admin::forget_by(&repo, &actor(), || {
+        let other = Lock::acquire(&repo, &clock, LockKind::Shared).unwrap_err();
+        assert!(other.is(codes::REPO_LOCKED), "{other:?}");
+        Ok(("what was decided", Vec::new()))
+    });
+    assert_eq!(decided.unwrap(), "what was decided");
+    Lock::acquire(&repo, &clock, LockKind::Shared).unwrap().release().unwrap();
 }
 
 #[test]

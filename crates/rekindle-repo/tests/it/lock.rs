@@ -230,6 +230,35 @@ fn a_lock_that_cannot_be_refreshed_is_not_relied_on() {
 }
 
 #[test]
+fn who_asks_before_each_step_hears_soon_that_the_lock_is_gone() {
+    let bench = Bench::memory();
+    let repo = bench.open();
+    let shifted = Arc::new(Shifted::default());
+    let clock: Arc<dyn Clock> = shifted.clone();
+    let lock = Lock::acquire(&repo, &clock, LockKind::Exclusive).unwrap();
+    let watch = lock.watch();
+    watch.check().unwrap();
+    shifted.0.store(26, Ordering::SeqCst);
+    assert!(watch.check().unwrap_err().is(codes::REPO_LOST_LOCK), "too old, without asking the storage");
+    shifted.0.store(0, Ordering::SeqCst);
+    lock.release().unwrap();
+
+    let options = RepoOptions { lock_refresh: Duration::from_secs(2), ..RepoOptions::default() };
+    let repo = bench.open_as(options).unwrap();
+    let lock = Lock::acquire(&repo, &clock, LockKind::Exclusive).unwrap();
+    let watch = lock.watch();
+    for name in bench.keys("locks/") {
+        repo.store().delete(&ObjectKey::new(&name).unwrap()).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(1);
+    while let Ok(()) = watch.check() {
+        assert!(Instant::now() < until, "it did not ask the storage");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = lock.release();
+}
+
+#[test]
 fn who_takes_the_repository_at_the_same_moment_keeps_a_session_from_storing() {
     let bench = Bench::memory();
     let repo = bench.open();

@@ -60,6 +60,7 @@ metrics! {
     COPY_POINTS = "rekindle_copy_points", Gauge, "Points in the copy.";
     COPY_REACHABLE = "rekindle_copy_reachable", Gauge, "Whether the newest look at the copy worked.";
     COPY_OVERDUE = "rekindle_copy_overdue", Gauge, "Whether the copy is further behind than its schedule allows.";
+    WAL_LAG = "rekindle_wal_lag_seconds", Gauge, "Age of the newest commit that the kept write-ahead log brings back.";
     WAL_UP = "rekindle_wal_stream_up", Gauge, "Whether the process that receives the write-ahead log runs.";
     WAL_RESTARTS = "rekindle_wal_stream_restarts_total", Counter, "How often that process had to be started again.";
     NOTIFICATIONS = "rekindle_notifications_total", Counter, "Messages, by receiver and result.";

@@ -98,8 +98,6 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
     copies(&mut writer, snapshot);
     let up = snapshot.streams.iter().map(|stream| (of_component(&stream.component), flag(stream.up)));
     writer.family(names::WAL_UP, up);
-    let restarts = snapshot.streams.iter().map(|stream| (of_component(&stream.component), count(stream.restarts)));
-    writer.family(names::WAL_RESTARTS, restarts);
     writer.family(names::NOTIFICATIONS_WAITING, [(Vec::new(), count(snapshot.parcels_waiting))]);
     if format == Format::OpenMetrics {
         writer.text.push_str("# EOF\n");
@@ -151,6 +149,11 @@ fn counters(writer: &mut Writer, snapshot: &Snapshot) {
     writer.family(names::RUNS, labelled("runs", ["task", "result"]));
     writer.family(names::MISSED, labelled("missed", ["task", ""]));
     writer.family(names::NOTIFICATIONS, labelled("notifications", ["receiver", "result"]));
+    // From the first look on: what appears with its first increase shows none.
+    let started = snapshot.streams.iter().map(|stream| of_component(&stream.component));
+    let none = started.filter(|labels| !snapshot.totals.contains_key(&("wal restarts".to_owned(), labels[0].1.clone())));
+    let restarts = labelled("wal restarts", ["component", ""]);
+    writer.family(names::WAL_RESTARTS, restarts.into_iter().chain(none.map(|labels| (labels, 0.0))));
 }
 
 fn components(writer: &mut Writer, snapshot: &Snapshot) {
@@ -169,6 +172,7 @@ fn components(writer: &mut Writer, snapshot: &Snapshot) {
     writer.family(names::VERDICT, each(&|one| verdict(&one.verdict)));
     let now = seconds(snapshot.now);
     writer.family(names::RPO_CURRENT, each(&|one| one.data_at.map(|at| (now - seconds(at)).max(0.0))));
+    writer.family(names::WAL_LAG, each(&|one| one.log_to.map(|at| (now - seconds(at)).max(0.0))));
     writer.family(names::RTO_MEASURED, each(&|one| one.restore_seconds.map(size)));
     writer.family(names::PROOF_TIME, each(&|one| one.proved_at.map(seconds)));
     let targets = [(names::RPO_TARGET, 0), (names::RTO_TARGET, 1), (names::PROOF_TARGET, 2)];

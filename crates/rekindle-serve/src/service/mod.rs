@@ -152,6 +152,9 @@ impl Service {
             self.ask_what_is_left(now);
         }
         self.conditions(&agenda, now)?;
+        for component in self.streams.restarted() {
+            self.journal.count("wal restarts", component.as_str())?;
+        }
         self.digests(now)?;
         self.deliver(now)?;
         self.publish(agenda.clone(), now)?;

@@ -16,7 +16,7 @@ use crate::view::point_of_run;
 /// How long a run of a dead service may take to notice that it is alone.
 const LEFT_OVER_MAX: Duration = Duration::from_mins(3);
 /// How often the repository is asked about them.
-const LEFT_ASK_EVERY: Duration = Duration::from_mins(1);
+const LEFT_ASK_EVERY: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(100);
 
 impl Service {
@@ -57,7 +57,8 @@ impl Service {
         if self.left.is_empty() || now < self.next_ask {
             return;
         }
-        self.next_ask = now + LEFT_ASK_EVERY;
+        // Until this answer is there, which may take its time.
+        self.next_ask = Timestamp::MAX;
         let order = self.ask_for_points();
         let (launcher, stop, to_loop) =
             (self.setup.launcher.clone(), self.end_children.subscribe(), self.to_loop.clone());
@@ -83,7 +84,7 @@ impl Service {
         let unknown = open.first().map(|one| {
             let title = format!("what became of a run of `{}` is not known", self.setup.stack);
             let text = format!(
-                "The service ended before run {} did, and the repository cannot be asked now. It is asked again every minute; until then its components are not saved.\nSee `rekindle status`.",
+                "The service ended before run {} did, and the repository cannot be asked now. It is asked again all the time; until then its components are not saved.\nSee `rekindle status`.",
                 one.id
             );
             (title, text)

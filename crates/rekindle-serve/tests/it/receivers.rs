@@ -211,3 +211,14 @@ fn private_addresses_are_refused_in_every_spelling_unless_allowed() {
     }
     assert!(server.requests().is_empty());
 }
+
+#[test]
+fn who_hears_of_some_tasks_also_hears_what_is_about_the_whole_repository() {
+    let url = known("https://ops.example.org/hook".to_owned());
+    let some = Receiver { tasks: vec!["drill".to_owned()], ..receiver(Channel::Slack { url }) };
+    let about = |kind, subject: &str| some.wants(&Event { subject: subject.to_owned(), ..event(kind) });
+    assert!(about(EventKind::Failed, "drill database") && !about(EventKind::Failed, "backup database"));
+    for kind in [EventKind::Capacity, EventKind::Suspicious, EventKind::Kit] {
+        assert!(about(kind, "repository"), "{kind:?}");
+    }
+}

@@ -32,6 +32,8 @@ enum What {
     },
     /// Check every chain of the repository: acts, points, proofs and marks
     Verify,
+    /// Begin new records after the signing key was lost or replaced; holds and proofs have to be made again
+    Anew,
 }
 
 impl Audit {
@@ -40,6 +42,7 @@ impl Audit {
         match self.what {
             What::List { last } => list(&repo, last),
             What::Verify => verify(&repo),
+            What::Anew => anew(session, &repo),
         }
     }
 }
@@ -81,6 +84,31 @@ fn list(repo: &Repo, last: Option<usize>) -> Result<Answer, Faults> {
         None => answer,
         Some(fault) => answer.worse(fault),
     })
+}
+
+fn anew(session: &Session, repo: &Repo) -> Result<Answer, Faults> {
+    let number = audit::begin_anew(repo, &points::view(repo)?, &act(session, audit::ANEW, Vec::new(), 0, None))?;
+    let text = format!(
+        "Act {number}: the records begin anew. What the old key had signed is gone: place holds again \
+         (`rekindle point hold`) and prove points again (`rekindle drill`) before anything is removed.\n"
+    );
+    Ok(Answer::words(json!({"number": number}), text))
+}
+
+/// Something that was done by this command line.
+fn act(session: &Session, operation: &str, subjects: Vec<String>, exit_code: u8, error: Option<String>) -> Act {
+    let arguments: Vec<u8> =
+        std::env::args_os().flat_map(|word| [word.into_encoded_bytes(), vec![0]].concat()).collect();
+    Act {
+        time: session.now(),
+        user: wire::user_name(),
+        host: wire::host_name(),
+        operation: operation.to_owned(),
+        subjects,
+        arguments: Id::of(&arguments).hex(),
+        exit_code,
+        error,
+    }
 }
 
 fn verify(repo: &Repo) -> Result<Answer, Faults> {
@@ -131,18 +159,7 @@ pub(super) fn record(
             None => return answer,
         },
     };
-    let arguments: Vec<u8> =
-        std::env::args_os().flat_map(|word| [word.into_encoded_bytes(), vec![0]].concat()).collect();
-    let act = Act {
-        time: session.now(),
-        user: wire::user_name(),
-        host: wire::host_name(),
-        operation: operation.to_owned(),
-        subjects,
-        arguments: Id::of(&arguments).hex(),
-        exit_code,
-        error,
-    };
+    let act = act(session, operation, subjects, exit_code, error);
     let lost = matches!(&answer, Err(Faults(faults)) if faults.iter().any(|fault| fault.class() == Class::Unreachable));
     let repo = match opened {
         Some(repo) => Ok(repo),

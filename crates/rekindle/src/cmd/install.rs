@@ -73,10 +73,10 @@ impl Install {
                 (format!("etc/sysusers.d/{}.conf", self.name), units::sysusers(&self.user)),
             ],
             How::Cron => {
-                units::cron_zone(&config).map_err(|(wanted, has)| {
+                units::cron_zone(&config, session.now()).map_err(|wanted| {
                     failed("write crontab lines")
-                        .because(format!("`time-zone` in [serve] is {wanted}, and cron reads its lines in the zone of this host, {has}"))
-                        .hint("use `rekindle serve`, set the host's zone, or remove `time-zone`")
+                        .because(format!("`time-zone` in [serve] is {wanted}; cron goes by the clock of this host"))
+                        .hint("use `rekindle serve`, set the zone of the host, or remove `time-zone`")
                 })?;
                 let text = units::crontab(&site, &jobs).map_err(|schedule| {
                     failed("write crontab lines")

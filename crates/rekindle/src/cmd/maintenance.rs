@@ -237,7 +237,8 @@ impl Work<'_> {
         let runs =
             service::journal(self.config)?.map_or_else(|| Ok(Vec::new()), |one| one.runs_since(since, RUNS_MAX))?;
         // What an earlier maintenance found is found by this one, or is over.
-        let runs: Vec<_> = runs.into_iter().filter(|run| run.task != rekindle_core::schedule::Task::Maintenance).collect();
+        let runs: Vec<_> =
+            runs.into_iter().filter(|run| run.task != rekindle_core::schedule::Task::Maintenance).collect();
         if runs.is_empty() {
             let remedy = "`rekindle serve`, or `rekindle run` from cron, keeps a journal of runs";
             return Ok(unproved(task, "no scheduled run ended in the last 24 hours".to_owned(), remedy));

@@ -25,4 +25,5 @@ codes! {
     REPO_UNFIT_STORE = "RK-RP-031", Refused, AfterFix, "the storage does not keep what a repository needs";
     REPO_KEY_IN_USE = "RK-RP-032", Refused, AfterFix, "this key must not be removed";
     REPO_NO_KEY = "RK-RP-033", Usage, AfterFix, "there is no such key";
+    REPO_RECORDS_THERE = "RK-RP-034", Refused, AfterFix, "the signed records are not to be begun anew";
 }

@@ -41,16 +41,6 @@ fn locks(stack: &Stack) -> usize {
     std::fs::read_dir(stack.path("repo/locks")).map_or(0, Iterator::count)
 }
 
-fn restic_unlock(stack: &Stack) {
-    let unlocked = std::process::Command::new(rekindle_testkit::tools::find("restic"))
-        .args(["unlock", "--quiet"])
-        .env("RESTIC_REPOSITORY", stack.path("repo"))
-        .env("RESTIC_PASSWORD_FILE", stack.path("key"))
-        .env("RESTIC_CACHE_DIR", stack.path("restic-cache"))
-        .status();
-    assert!(unlocked.unwrap().success());
-}
-
 #[test]
 fn a_running_restic_keeps_prune_out_and_a_killed_one_until_it_is_unlocked() {
     let stack = stack();
@@ -80,7 +70,7 @@ fn a_running_restic_keeps_prune_out_and_a_killed_one_until_it_is_unlocked() {
     assert_eq!(locks(&stack), 1, "it left its lock behind");
     // That nobody here has its process id says nothing: another host may have the name of this one.
     stack.place.ends(11, &["prune"]).says("RK-RP-004", &["expires after 30 minutes", "restic unlock"]);
-    restic_unlock(&stack);
+    assert_eq!(stack.restic("restic", &["unlock"]).code, 0);
     stack.place.ends(0, &["prune"]);
     assert_eq!(locks(&stack), 0);
     stack.complete();

@@ -187,3 +187,21 @@ fn a_listing_that_is_refused_never_looks_empty() {
     assert_eq!(behind.stack.points(), before);
     behind.stack.complete();
 }
+
+#[test]
+fn a_restore_that_lost_the_storage_in_its_middle_is_in_the_audit_log() {
+    let behind = Behind::new();
+    behind.proxy.rule("GET", "/data/", None, status(503));
+    let ended = behind.stack.place.run(&["restore", "latest", "--to", "back"]);
+    assert!(behind.proxy.clear() > 0);
+    assert_ne!(ended.code, 0, "{ended:#?}");
+    let said = behind.stack.place.json(0, &["audit", "list", "--last", "1"]);
+    let act = &said["result"]["acts"][0];
+    assert_eq!((&act["operation"], &act["exit_code"]), (&"restore".into(), &ended.code.into()), "{said}");
+    // What never reached the storage did nothing.
+    behind.proxy.rule("GET", "", None, status(503));
+    behind.stack.place.ends(20, &["restore", "latest", "--to", "again"]);
+    behind.proxy.clear();
+    let acts = behind.stack.place.json(0, &["audit", "list"])["result"]["acts"].as_array().unwrap().len();
+    assert_eq!(acts, said["result"]["acts"].as_array().unwrap().len());
+}

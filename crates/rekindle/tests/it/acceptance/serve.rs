@@ -351,6 +351,12 @@ fn seed_systemd_unit_is_valid_and_exposes_little() {
         .unwrap();
     let said = String::from_utf8_lossy(&[score.stdout, score.stderr].concat()).into_owned();
     assert!(score.status.success(), "{}", said.lines().last().unwrap_or_default());
+    let namespaces = |text: &str| text.lines().find(|line| line.starts_with("RestrictNamespaces=")).unwrap().to_owned();
+    assert_eq!(namespaces(&text), "RestrictNamespaces=yes");
+    let file = served.stack.place.read("rekindle.toml");
+    served.stack.place.write("rekindle.toml", &file.replace("[serve]", "[serve]\ndrill = \"0 5 * * 0\""));
+    let shown = served.stack.place.ends(0, &["install", "systemd", "--print", "--program", "/bin/true"]).out;
+    assert_eq!(namespaces(&shown), "RestrictNamespaces=user net ipc", "drills hold their servers off the network");
 }
 
 #[test]

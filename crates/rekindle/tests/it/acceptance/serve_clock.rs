@@ -177,3 +177,36 @@ fn seed_retention_a_month_of_real_runs_keeps_what_the_policy_says() {
     assert!(left.len() < 14, "retention has kept too much: {left:?}");
     stack.place.ends(0, &["verify", "--read-data"]);
 }
+
+#[test]
+fn days_and_schedules_are_those_of_the_service_wherever_they_are_judged() {
+    let mut served = Served::new("");
+    served.stack.place.set("TZ", "UTC");
+    let data = served.stack.path("data").display().to_string();
+    served.stack.set(&format!("[component.files]\nkind = \"files\"\npaths = [\"{data}\"]\nschedule = \"0 * * * *\""));
+    served.stack.set("[retention]\nkeep-daily = 2\nmin-keep = 1");
+    // Half past eleven in the evening of Tokyo, and half past midnight.
+    for moment in ["2026-10-01T14:30:00Z", "2026-10-01T15:30:00Z"] {
+        let ended = at(&served.stack, moment.parse().unwrap(), &["backup"]);
+        assert_eq!(ended.code, 0, "{ended:#?}");
+    }
+    let file = served.stack.place.read("rekindle.toml");
+    for (zone, kept) in [("UTC", 1), ("Asia/Tokyo", 2)] {
+        served
+            .stack
+            .place
+            .write("rekindle.toml", &file.replace("time-zone = \"UTC\"", &format!("time-zone = \"{zone}\"")));
+        let plan = served.stack.place.json(0, &["forget", "--dry-run"]);
+        let decisions = plan["result"]["decisions"].as_array().unwrap();
+        assert_eq!(decisions.iter().filter(|one| one["keep"] == true).count(), kept, "{zone}: {plan}");
+    }
+    // What could not be started is not late, for `status` as for the service.
+    let late = || {
+        let said: Value = serde_json::from_str(&served.stack.place.run(&["status", "--json"]).out).unwrap();
+        said["result"]["components"][0]["overdue_since"].clone()
+    };
+    assert_eq!(late(), "2026-10-01T16:00:00Z");
+    let pause = "[pause.release]\nstart = \"0 0 1 1 *\"\nlength = \"53w\"\n";
+    served.stack.place.write("rekindle.toml", &format!("{file}\n{pause}"));
+    assert_eq!(late(), Value::Null);
+}

@@ -304,6 +304,37 @@ fn in_a_maintenance_window_what_is_due_waits_and_is_shown() {
 }
 
 #[test]
+fn what_is_due_while_its_last_run_goes_on_is_in_the_queue() {
+    let mut served = Served::new("");
+    began(&served);
+    served.stack.set("[hooks]\nbefore = [\"sleep 300\"]");
+    served.an_hour_passes();
+    let child = served.start();
+    wait_until("the run", || served.metric("rekindle_running").as_deref() == Some("1"));
+    assert_eq!(served.metric("rekindle_queued").as_deref(), Some("0"));
+    served.an_hour_passes();
+    wait_until("the next one", || served.metric("rekindle_queued").as_deref() == Some("1"));
+    assert_eq!(served.count("SELECT count(*) FROM run"), 1, "it waits");
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    end(child);
+}
+
+#[test]
+fn a_message_that_the_journal_cannot_give_back_is_named_as_lost() {
+    let receiver = WebReceiver::start();
+    let served = watched(&receiver);
+    fs::rename(served.stack.path("data"), served.stack.path("away")).unwrap();
+    receiver.set(Reply::Status(500));
+    assert_ne!(served.stack.place.run(&["run", "backup"]).code, 0);
+    served.journal().execute("UPDATE parcel SET event = '{', next = 0", []).unwrap();
+    receiver.set(Reply::Status(200));
+    served.stack.place.ends(0, &["run", "verify"]);
+    let said: Value = serde_json::from_str(&served.stack.place.run(&["status", "--json"]).out).unwrap();
+    let lost = said["result"]["messages_lost"].to_string();
+    assert!(lost.contains("(not readable)") && lost.contains("\"receiver\":\"ops\""), "{lost}");
+}
+
+#[test]
 fn asked_to_stop_a_run_ends_in_its_grace_and_is_asked_to_after_it() {
     let mut served = Served::new("");
     began(&served);

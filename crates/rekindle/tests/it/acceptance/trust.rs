@@ -47,3 +47,62 @@ fn nothing_is_removed_when_the_signing_key_or_the_end_of_a_chain_was_taken_away(
     stack.place.json(0, &["forget", &second]);
     stack.place.json(0, &["prune"]);
 }
+
+#[test]
+fn records_that_were_removed_altogether_are_begun_anew_only_by_somebody_who_says_so() {
+    let mut stack = Stack::new();
+    stack.quicken();
+    stack.files("data");
+    let first = stack.complete()["point"].as_str().unwrap().to_owned();
+    stack.complete();
+    // Nothing is lost: there is nothing to begin.
+    stack.place.json(21, &["audit", "anew"]);
+    let records = stack.path("repo/rekindle");
+    fs::remove_dir_all(&records).unwrap();
+    // The data is saved, and no command makes a new key by the way.
+    stack.complete();
+    stack.place.ends(13, &["point", "hold", &first]).says("RK-RP-015", &["signing-key", "audit anew"]);
+    stack.place.json(13, &["forget", &first]);
+    assert!(!records.join("signing-key").exists());
+
+    // A new key that came in while no point was there to contradict it.
+    let (snapshots, away) = (stack.path("repo/snapshots"), stack.path("away"));
+    fs::rename(&snapshots, &away).unwrap();
+    fs::create_dir(&snapshots).unwrap();
+    stack.place.json(0, &["kit", "create", "--out", "kit"]);
+    assert!(records.join("signing-key").exists());
+    fs::remove_dir(&snapshots).unwrap();
+    fs::rename(&away, &snapshots).unwrap();
+    for verb in [&["forget", &first][..], &["audit", "verify"], &["verify"]] {
+        let told = stack.place.json(13, verb).to_string();
+        assert!(told.contains("another one than the points were written with"), "{verb:?}: {told}");
+    }
+    stack.place.json(0, &["audit", "anew"]);
+    let acts = stack.place.json(0, &["audit", "verify"]);
+    assert_eq!(acts["result"]["problems"].as_array().unwrap().len(), 0, "{acts}");
+    assert!(stack.place.ends(0, &["audit", "list"]).out.contains("audit-anew"));
+    stack.place.json(0, &["forget", &first]);
+    stack.place.json(21, &["audit", "anew"]);
+}
+
+#[test]
+fn a_point_whose_manifest_cannot_be_read_stops_everything_that_removes_and_is_no_good_news() {
+    let mut stack = Stack::new();
+    stack.quicken();
+    let data = stack.files("data");
+    let first = stack.complete()["point"].as_str().unwrap().to_owned();
+    stack.complete();
+    // A snapshot with our tag and no manifest.
+    let made = stack.restic("restic", &["backup", "--tag", "rekindle", &data.display().to_string()]);
+    assert_eq!(made.code, 0, "{made:#?}");
+    stack.place.ends(21, &["prune"]).says("RK-RP-016", &["cannot be read", "nothing was removed"]);
+    stack.place.ends(21, &["forget", &first]).says("RK-EN-010", &["cannot be read"]);
+    let fleet = format!(
+        "[member.shop]\n[member.shop.repository]\nurl = \"file://{}\"\npassword = \"file:key\"\n",
+        stack.path("repo").display()
+    );
+    stack.place.write("fleet.toml", &fleet);
+    let told = stack.place.run(&["fleet", "status"]);
+    assert!(![0, 4].contains(&told.code), "{told:#?}");
+    assert_eq!(stack.points().len(), 2, "nothing was removed");
+}

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -97,6 +98,20 @@ fn a_password_is_rotated_in_its_file_and_the_old_one_opens_nothing() {
     stack.place.write("old", &old);
     stack.place.ends(12, &["list", "--password-file", "old"]);
     assert_eq!(stack.place.json(0, &["status"])["result"]["kit"]["state"], "outdated");
+    // Whoever could read the old one can read the new one, also after a rotation that was interrupted.
+    let (file, root) = (stack.path("key"), rustix::process::getuid().is_root());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    if root {
+        std::os::unix::fs::chown(&file, Some(4321), Some(1234)).unwrap();
+    }
+    stack.place.write("key.new", "left behind");
+    stack.place.json(0, &["key", "rotate"]);
+    let kept = fs::metadata(&file).unwrap();
+    assert_eq!(kept.mode() & 0o7777, 0o640);
+    assert!(!root || (kept.uid(), kept.gid()) == (4321, 1234), "{kept:?}");
+    assert!(!stack.path("key.new").exists());
+    let new = stack.place.read("key");
+    stack.place.json(0, &["verify"]);
     // One that is not read from a file goes into a new one.
     let mut variable = stack.place.command(&["key", "rotate", "--repo", &format!("{}", stack.path("repo").display())]);
     let refused = variable.env("REKINDLE_PASSWORD", new.trim()).output().unwrap();
@@ -125,8 +140,8 @@ fn seed_maintenance_the_tasks_of_a_day_a_week_and_a_month_are_done_and_shown_wit
     assert_eq!(tasks(&nothing)[0], ("verify backup completion", "bad"), "{nothing}");
     stack.place.json(0, &["run", "backup"]);
 
-    // No copy is made yet, and nobody holds a kit.
-    let weekly = stack.place.json(4, &["maintenance", "weekly"]);
+    // No copy is made yet, and nobody holds a kit. That one finds something is no failed backup for the next.
+    let weekly = stack.place.json(4, &["run", "maintenance", "weekly"])["result"]["answer"].take();
     assert_eq!(
         tasks(&weekly),
         [
@@ -191,6 +206,19 @@ fn points_are_kept_by_their_words_and_for_the_sake_of_a_component() {
     stack.place.json(0, &["forget"]);
     let left = stack.complete_points();
     assert!(left.len() == 3 && left.contains(&tagged), "{left:?}");
+}
+
+#[test]
+fn the_retention_of_a_component_alone_is_applied_by_a_scheduled_prune() {
+    let mut stack = stack_of_files();
+    let data = stack.path("data").display().to_string();
+    stack.set(&format!(
+        "[component.files]\nkind = \"files\"\npaths = [\"{data}\"]\n[component.files.retention]\nkeep-last = 1\nmin-keep = 1\n"
+    ));
+    stack.complete();
+    stack.complete();
+    stack.place.json(0, &["run", "prune"]);
+    assert_eq!(stack.points().len(), 1);
 }
 
 /// The program finds itself by asking Linux, which names a file that is gone `program (deleted)`: so a script
