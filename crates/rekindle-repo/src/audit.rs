@@ -2,13 +2,12 @@
 //! under `rekindle/audit/`; what backups and `forget` did to points stands in the ledger.
 
 use rekindle_core::manifest::LedgerHead;
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Result, codes};
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{self, Chain, chained};
 use crate::points::PointsView;
 use crate::repo::Repo;
-use crate::trust;
 use crate::verify::VerifyReport;
 
 /// The version this program writes, and the newest one it reads.
@@ -51,7 +50,7 @@ pub fn append(repo: &Repo, act: &Act) -> Result<u64> {
     enter(&Chain::open_or_create(repo)?, act)
 }
 
-fn enter(chain: &Chain<'_, Record>, act: &Act) -> Result<u64> {
+pub(crate) fn enter(chain: &Chain<'_, Record>, act: &Act) -> Result<u64> {
     let entry = chain.append("write the audit log", |sequence, previous| Record {
         version: VERSION,
         sequence,
@@ -63,23 +62,6 @@ fn enter(chain: &Chain<'_, Record>, act: &Act) -> Result<u64> {
 
 /// The operation of an act that says: the signing key was lost, and somebody knows that what it had signed is gone.
 pub const ANEW: &str = "audit-anew";
-
-/// Begins new records after the signing key was lost or replaced; `act` says who did.
-///
-/// # Errors
-/// `REPO_RECORDS_THERE` when there is nothing to begin anew.
-pub fn begin_anew(repo: &Repo, view: &PointsView, act: &Act) -> Result<u64> {
-    let lost = match Chain::<Record>::open(repo)? {
-        None => trust::knows_a_key(view),
-        Some(chain) => trust::replaced(view, &chain.public_key(), || chain.audit())?,
-    };
-    if !lost {
-        return Err(Fault::new(codes::REPO_RECORDS_THERE, "begin new records")
-            .because("the signing key of this repository is there, and its points know it")
-            .hint("rekindle audit verify"));
-    }
-    enter(&Chain::begin(repo)?, act)
-}
 
 /// Every act that can be read, oldest first with its number, and everything that is wrong with the chain.
 pub fn read(repo: &Repo) -> Result<chain::Audit<Record>> {

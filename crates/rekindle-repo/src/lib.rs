@@ -1,6 +1,7 @@
 //! Repositories in the restic format, version 2: our own writer, reader, restorer and verifier.
 
 pub mod admin;
+pub mod anew;
 pub mod audit;
 pub mod chain;
 pub mod chunker;

@@ -53,11 +53,7 @@ pub(crate) fn head(repo: &Repo) -> Result<Option<LedgerHead>> {
 
 /// Adds a mark and gives the new head of the chain.
 pub fn add(repo: &Repo, mark: &Mark) -> Result<LedgerHead> {
-    let chain = Chain::<Record>::open(repo)?.ok_or_else(|| {
-        Fault::new(codes::REPO_LEDGER, "write a mark: the repository has no signing key")
-            .because("it was made by another program, and no point was written yet")
-            .hint("rekindle init, then rekindle backup")
-    })?;
+    let chain = Chain::<Record>::open_or_create(repo)?;
     let entry = chain.append("write a mark", |sequence, previous| Record {
         version: VERSION,
         sequence,

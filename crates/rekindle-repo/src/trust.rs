@@ -39,7 +39,7 @@ pub fn look(repo: &Repo, view: &PointsView) -> Result<Records> {
         }
     };
     let Some(ledger) = ledger else {
-        if view.points.iter().any(|point| point.manifest().signing_key.is_some()) {
+        if knows_a_key(view) {
             seen.problems.push(
                 "`rekindle/signing-key` is not in the repository, and its points were written with one: \
                  ledger, holds, proofs and audit log cannot be checked"
@@ -71,9 +71,10 @@ pub fn look(repo: &Repo, view: &PointsView) -> Result<Records> {
 pub(crate) const REPLACED: &str = "`rekindle/signing-key` is another one than the points were written with: what the \
                                    old one had signed, holds and proofs among it, is gone";
 
-/// Whether points of this repository itself, not copied ones, were written with a signing key.
+/// Whether points were written with a signing key: then this repository has had one as well, which a copy gets
+/// before its first point.
 pub(crate) fn knows_a_key(view: &PointsView) -> bool {
-    view.points.iter().any(|point| point.original().is_none() && point.manifest().signing_key.is_some())
+    view.points.iter().any(|point| point.manifest().signing_key.is_some())
 }
 
 /// Whether points of this repository itself were written with another signing key, and nobody has said in the

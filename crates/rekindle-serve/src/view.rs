@@ -131,11 +131,20 @@ impl View {
             let Ok(component) = one.id.parse::<ComponentId>() else { continue };
             // As in the journal: blocks of a time series stand for a moment before their run, and the run is done.
             let saved = one.captured_at.max(one.run_started);
-            for (task, moment) in [(Task::Backup, saved), (Task::Drill, one.proved_at)] {
-                if let Some(moment) = moment {
-                    journal.good_result(&JobName { task, component: Some(component.clone()) }, moment)?;
-                }
+            if let Some(moment) = saved {
+                journal.good_result(&JobName { task: Task::Backup, component: Some(component) }, moment)?;
             }
+        }
+        // The scheduled drill is one of all components: it is as old as the oldest of their proofs.
+        let proved: Option<Vec<Timestamp>> = self.components.iter().map(|one| one.proved_at).collect();
+        if let Some(oldest) = proved.and_then(|all| all.into_iter().min()) {
+            journal.good_result(&JobName { task: Task::Drill, component: None }, oldest)?;
+        }
+        for one in self.copies.iter().filter(|one| one.reachable && one.newest.is_some() && one.behind_since.is_none())
+        {
+            let (Ok(name), Some(at)) = (one.name.parse::<ComponentId>(), one.read_at) else { continue };
+            // It has everything that was there when it was looked at.
+            journal.good_result(&JobName { task: Task::Copy, component: Some(name) }, at)?;
         }
         Ok(())
     }

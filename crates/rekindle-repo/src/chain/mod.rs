@@ -24,6 +24,7 @@ use crate::repo::Repo;
 pub use link::{Entry, Link};
 pub(crate) use link::{chained, signed_by};
 pub use rules::contradiction;
+pub(crate) use signer::SIGNING_KEY;
 pub use signer::Signer;
 
 /// Writers that may get in between before an append gives up.

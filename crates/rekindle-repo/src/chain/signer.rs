@@ -12,7 +12,7 @@ use crate::repo::Repo;
 use crate::{points, trust};
 
 /// The signing key, sealed.
-const SIGNING_KEY: &str = "rekindle/signing-key";
+pub(crate) const SIGNING_KEY: &str = "rekindle/signing-key";
 
 #[derive(Serialize, Deserialize)]
 struct SigningKeyFile {

@@ -138,7 +138,7 @@ fn check_ledger(repo: &Repo, view: &PointsView, report: &mut VerifyReport) -> Re
     };
     let Some(ledger) = ledger else {
         // A point that knows a signing key was written with a ledger: it has been taken away.
-        if view.points.iter().any(|p| p.manifest().signing_key.is_some()) {
+        if trust::knows_a_key(view) {
             let fault = Fault::new(codes::REPO_LEDGER, "find the ledger")
                 .because("points were written with one, and its signing key is not there");
             report.damage("rekindle/signing-key".to_owned(), &fault);

@@ -50,7 +50,7 @@ impl Session {
                 if let Err(fault) = adopted {
                     self.context.monitor.problem("repository", &fault);
                 }
-                ledger.head()?
+                self.head_of_chain(ledger.head())?
             }
         };
         let finished = self.context.clock.now();

@@ -56,7 +56,8 @@ fn this_space() -> ProcessSpace {
 
 /// The lock of some program of this place, so many minutes old.
 fn put(repo: &Repo, host: &str, pid: u32, minutes: i64, exclusive: bool) {
-    put_from(repo, (host, Some(this_space())), pid, minutes, exclusive);
+    let space = (host == this_host()).then(this_space);
+    put_from(repo, (host, space), pid, minutes, exclusive);
 }
 
 fn put_from(repo: &Repo, (host, space): (&str, Option<ProcessSpace>), pid: u32, minutes: i64, exclusive: bool) {

@@ -82,15 +82,23 @@ impl Journal {
             "INSERT OR IGNORE INTO job (task, component, since) VALUES (?1, ?2, ?3)",
             params![task, component, to_ms(now)],
         )?;
+        Ok(self.peek(job)?.unwrap_or_else(|| Known::new(now)))
+    }
+
+    /// What is known about a job; nothing about one that no service has seen yet.
+    pub fn peek(&self, job: &JobName) -> Result<Option<Known>> {
+        let (task, component) = (job.task.as_str(), component_text(job));
         let read = |error| self.failed("read the journal", error);
-        let (since, newest_good): (i64, Option<i64>) = self
+        let found: Option<(i64, Option<i64>)> = self
             .db
             .query_row(
                 "SELECT since, newest_good FROM job WHERE task = ?1 AND component = ?2",
                 [task, component],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
+            .optional()
             .map_err(read)?;
+        let Some((since, newest_good)) = found else { return Ok(None) };
         let newest = self
             .db
             .query_row(
@@ -101,7 +109,7 @@ impl Journal {
             )
             .optional()
             .map_err(read)?;
-        Ok(Known { since: from_ms(since), newest, newest_good: newest_good.map(from_ms) })
+        Ok(Some(Known { since: from_ms(since), newest, newest_good: newest_good.map(from_ms) }))
     }
 
     /// The clock was put back: what is known about this job begins anew. A run that goes on stays.

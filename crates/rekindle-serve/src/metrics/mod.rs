@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub view: View,
     pub totals: Totals,
     pub streams: Vec<StreamState>,
+    /// Names of those who are told.
+    pub receivers: Vec<String>,
     pub parcels_waiting: i64,
     /// Seconds since 1970 when this was put together.
     pub now: jiff::Timestamp,

@@ -115,7 +115,9 @@ impl Service {
     }
 
     fn digest(&self, since: Timestamp, now: Timestamp) -> Result<Event> {
-        let runs = self.journal.runs_since(since, DIGEST_RUNS_MAX)?;
+        let mut runs = self.journal.runs_since(since, DIGEST_RUNS_MAX)?;
+        // What a hook left out is neither good nor bad.
+        runs.retain(|run| run.how.as_deref() != Some("skipped"));
         let good = runs.iter().filter(|run| run.how.as_deref() == Some("good")).count();
         let mut event = self.event(EventKind::Digest, "digest", now);
         event.title = format!("`{}`: {good} of {} runs were good since {since}", self.setup.stack, runs.len());

@@ -217,6 +217,7 @@ impl Service {
             view: self.view.clone(),
             totals: self.journal.totals()?,
             streams: self.streams.states(),
+            receivers: self.setup.receivers.iter().map(|one| one.name.clone()).collect(),
             parcels_waiting: self.journal.parcels_waiting()?,
             now,
         };

@@ -158,6 +158,9 @@ impl Service {
         let id = self.new_run();
         self.journal.begin(&id, &run, now)?;
         self.pass(EventKind::Start, id.as_str(), &run, format!("{} is started", subject(&run)), None, now)?;
+        // Who judges by the age of the metrics hears of it before it ends.
+        let agenda = self.look(now)?;
+        self.publish(agenda, now)?;
         let order = Order { run: id.clone(), steps: (self.setup.steps)(run.task, &components(&run)) };
         let report = self.setup.launcher.run(&order, stop.0.clone()).await;
         let now = self.setup.clock.now();
@@ -183,7 +186,9 @@ impl Service {
         self.journal.begin(&id, &run, now)?;
         self.journal.end(id.as_str(), &report, now)?;
         self.tell_of(id.as_str(), &run, &report, now)?;
-        self.deliver_now().await
+        self.deliver_now().await?;
+        let agenda = self.look(now)?;
+        self.publish(agenda, now)
     }
 }
 

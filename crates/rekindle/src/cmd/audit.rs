@@ -8,7 +8,7 @@ use rekindle_core::port::Monitor as _;
 use rekindle_core::{Class, Fault, codes};
 use rekindle_repo::audit::{self, Act};
 use rekindle_repo::format::Id;
-use rekindle_repo::{Repo, points, trust};
+use rekindle_repo::{Repo, anew, points, trust};
 use serde_json::{Value, json};
 
 use crate::output::Answer;
@@ -42,7 +42,7 @@ impl Audit {
         match self.what {
             What::List { last } => list(&repo, last),
             What::Verify => verify(&repo),
-            What::Anew => anew(session, &repo),
+            What::Anew => begin_anew(session, &repo),
         }
     }
 }
@@ -86,13 +86,13 @@ fn list(repo: &Repo, last: Option<usize>) -> Result<Answer, Faults> {
     })
 }
 
-fn anew(session: &Session, repo: &Repo) -> Result<Answer, Faults> {
-    let number = audit::begin_anew(repo, &points::view(repo)?, &act(session, audit::ANEW, Vec::new(), 0, None))?;
+fn begin_anew(session: &Session, repo: &Repo) -> Result<Answer, Faults> {
+    let aside = anew::begin(repo, &points::view(repo)?, &act(session, audit::ANEW, Vec::new(), 0, None))?;
     let text = format!(
-        "Act {number}: the records begin anew. What the old key had signed is gone: place holds again \
-         (`rekindle point hold`) and prove points again (`rekindle drill`) before anything is removed.\n"
+        "The records begin anew; {aside} old objects lie below `rekindle/aside/`. What the lost key had signed counts no \
+         more: place holds again (`rekindle point hold`) and prove points again (`rekindle drill`) before anything is removed.\n"
     );
-    Ok(Answer::words(json!({"number": number}), text))
+    Ok(Answer::words(json!({"put_aside": aside}), text))
 }
 
 /// Something that was done by this command line.

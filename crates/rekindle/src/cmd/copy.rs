@@ -42,6 +42,15 @@ struct Done {
 }
 
 impl Copy {
+    /// The copies it is about.
+    pub(crate) fn names(&self, config: &Config) -> Vec<String> {
+        if self.names.is_empty() {
+            config.copies.iter().map(|one| one.name.clone()).collect()
+        } else {
+            self.names.clone()
+        }
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
         let chosen: Vec<&CopyTo> = if self.names.is_empty() {

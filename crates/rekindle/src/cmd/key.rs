@@ -9,7 +9,7 @@ use rekindle_repo::admin::{KeyInfo, KeyLabel, key_add, key_list, key_passwd, key
 use rekindle_repo::{Repo, RepoOptions};
 use serde_json::json;
 
-use super::password_file::{beside, replaced, sync_directory, unwritable, write_private};
+use super::password_file::{alone, beside, replaced, sync_directory, unwritable, write_private};
 use crate::output::Answer;
 use crate::session::{Faults, Session};
 use crate::wire::Place;
@@ -123,6 +123,7 @@ fn rotate(
         Some(out) => out.to_owned(),
         None => replaced(&wire::password_file(session)?)?,
     };
+    let _alone = if out.is_none() { Some(alone(&target)?) } else { None };
     let old: Vec<String> =
         key_list(repo, Some(&place.password))?.into_iter().filter(|key| key.current).map(|key| key.id).collect();
     let new = Secret::new(rekindle_core::proof::hex(&rand::random::<[u8; 32]>()));

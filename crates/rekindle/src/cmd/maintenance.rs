@@ -70,6 +70,11 @@ struct Ran {
 }
 
 impl Maintenance {
+    /// The word of its period.
+    pub(crate) fn period(&self) -> String {
+        self.period.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let config = wire::config(session)?;
         let work = Work { session, config: &config };

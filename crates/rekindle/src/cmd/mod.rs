@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod agenda;
 mod audit;
 mod backup;
 mod cat;
@@ -43,10 +44,13 @@ mod wal;
 mod watch;
 
 use clap::Subcommand;
+use rekindle_config::Config;
+use rekindle_core::schedule::{JobName, Task};
 use rekindle_core::{Fault, codes};
 
 use crate::output::{Answer, Outcome};
 use crate::session::{Faults, Session};
+use crate::wire;
 
 /// How a command stands in the audit log.
 struct Recorded {
@@ -212,6 +216,7 @@ impl Command {
             return Outcome::Failed(vec![fault]);
         }
         let (name, recorded, from) = (self.name(), self.recorded(), self.from());
+        let (scheduled, started) = (self.scheduled(session), session.now());
         // Afterwards the password in use may open nothing any more. What is wrong is said by the command.
         let opened = match &self {
             Self::Key(_) if recorded.is_some() => audit::open(session, None, false).ok(),
@@ -264,8 +269,33 @@ impl Command {
             None => answer,
         };
         match answer {
-            Ok(answer) => Outcome::Answered(answer),
+            Ok(answer) => {
+                if let Some((config, jobs)) = scheduled.filter(|_| answer.exit_code() == 0) {
+                    wire::service::done_by_hand(&config, &jobs, started);
+                }
+                Outcome::Answered(answer)
+            }
             Err(Faults(faults)) => Outcome::Failed(faults),
         }
+    }
+
+    /// The scheduled jobs that this does by hand. Backups and drills are found in the repository.
+    fn scheduled(&self, session: &Session) -> Option<(Config, Vec<JobName>)> {
+        if session.global.supervised.is_some() || session.global.copy.is_some() {
+            return None;
+        }
+        let whole = |task| Some(vec![JobName { task, component: None }]);
+        let named = |task, names: &[String]| {
+            Some(names.iter().filter_map(|name| Some(JobName { task, component: Some(name.parse().ok()?) })).collect())
+        };
+        let config = || wire::config(session).ok();
+        let jobs: Option<Vec<JobName>> = match self {
+            Self::Verify(_) => whole(Task::Verify),
+            Self::Prune(command) if command.changes() => whole(Task::Prune),
+            Self::Copy(command) => named(Task::Copy, &command.names(&config()?)),
+            Self::Maintenance(command) => named(Task::Maintenance, &[command.period()]),
+            _ => None,
+        };
+        Some((config()?, jobs?))
     }
 }

@@ -1,11 +1,12 @@
 //! A password in its file: written for the same readers, and on the disk before anything relies on it.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rekindle_core::{Fault, Result, codes};
+use rustix::io::Errno;
 
 /// The file that is replaced, not a link to it.
 pub(super) fn replaced(file: &Path) -> Result<PathBuf> {
@@ -54,14 +55,35 @@ fn same_readers(file: &File, like: &Path) -> std::io::Result<()> {
     if (wanted.uid(), wanted.gid()) != (made.uid(), made.gid()) {
         std::os::unix::fs::fchown(file, Some(wanted.uid()), Some(wanted.gid()))?;
     }
-    file.set_permissions(Permissions::from_mode(wanted.mode() & 0o777))?;
     let mut list = [0; 4096];
     match rustix::fs::getxattr(like, ACCESS_LIST, &mut list[..]) {
-        Ok(length) => rustix::fs::fsetxattr(file, ACCESS_LIST, &list[..length], rustix::fs::XattrFlags::empty())?,
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
+        // The mode is part of it.
+        Ok(length) => {
+            return Ok(rustix::fs::fsetxattr(file, ACCESS_LIST, &list[..length], rustix::fs::XattrFlags::empty())?);
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(())
+    // The directory may have given it one, whose users the mode would let in.
+    match rustix::fs::fremovexattr(file, ACCESS_LIST) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    file.set_permissions(Permissions::from_mode(wanted.mode() & 0o777))
+}
+
+/// Keeps a second rotation of the same file out, until it is dropped.
+pub(super) fn alone(target: &Path) -> Result<File> {
+    let file = File::open(target).map_err(|error| unwritable(target, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(unwritable(target, error)),
+        Err(TryLockError::WouldBlock) => {
+            Err(Fault::new(codes::ENGINE_RUNNING, format!("replace the password in {}", target.display()))
+                .because("another `key rotate` is doing that")
+                .hint("wait until it has ended"))
+        }
+    }
 }
 
 pub(super) fn sync_directory(file: &Path) -> Result<()> {

@@ -1,15 +1,18 @@
 //! `point`
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use rekindle_core::mark::{Mark, MarkKind};
+use rekindle_core::port::Clock;
 use rekindle_core::{Fault, Result, codes};
+use rekindle_repo::lock::{Lock, LockKind};
 use rekindle_repo::marks;
 use serde_json::json;
 
 use crate::output::Answer;
-use crate::session::{Faults, Session};
+use crate::session::{Faults, Session, SystemClock};
 use crate::wire;
 
 /// Longest reason: it is a sentence, not a file.
@@ -82,7 +85,13 @@ impl Point {
             keys: BTreeSet::new(),
             origin: None,
         };
-        marks::add(&repo, &mark)?;
+        // Nobody removes points between the reading of the marks and this one.
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let lock = Lock::acquire(&repo, &clock, LockKind::Shared)?;
+        let added = wire::point(&repo, point.id().as_str()).and_then(|_| marks::add(&repo, &mark));
+        let released = lock.release();
+        added?;
+        released?;
         let text = match kind {
             MarkKind::Accept => "is accepted: it is compared with from now on, and retention goes on",
             MarkKind::Hold => "is held: it is not forgotten until `rekindle point hold --release`",

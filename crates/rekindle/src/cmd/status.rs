@@ -16,7 +16,7 @@ use rekindle_repo::Repo;
 use rekindle_repo::wal::Archive;
 use serde_json::{Value, json};
 
-use super::{copies, messages, watch};
+use super::{agenda, copies, messages, watch};
 use crate::evidence::Evidence;
 use crate::output::Answer;
 use crate::session::{Faults, Session, SystemClock};
@@ -84,6 +84,7 @@ impl Status {
         let answer =
             evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
         let answer = copies::add(answer, session, &config, &rules, (&repository, &points));
+        let answer = agenda::add(answer, &config, &rules, session.now());
         let answer = messages::add(answer, &config, session.now());
         watch::add(answer, &repository, &points, &config.stack.name, &host)
     }

@@ -41,6 +41,21 @@ pub(crate) fn journal(config: &Config) -> Result<Option<Journal>> {
     Journal::look(&directory.join("stacks").join(&config.stack.name))
 }
 
+/// Tells the journal of this host, if there is one, that somebody did by hand what is scheduled: it is overdue no
+/// more. Whoever cannot write there has done it all the same.
+pub(crate) fn done_by_hand(config: &Config, jobs: &[JobName], started: jiff::Timestamp) {
+    let note = || -> Result<()> {
+        if journal(config)?.is_none() {
+            return Ok(());
+        }
+        let journal = Journal::open(&state_directory(config)?, started)?;
+        jobs.iter().try_for_each(|job| journal.good_result(job, started))
+    };
+    if let Err(fault) = note() {
+        tracing::warn!(error = %fault.chain(), "the journal of scheduled runs was not told");
+    }
+}
+
 /// Every job of the configuration.
 pub(crate) fn jobs(config: &Config) -> Vec<Job> {
     let components = config.components.iter().filter_map(|one| {

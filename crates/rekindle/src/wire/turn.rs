@@ -13,6 +13,8 @@ use crate::session::Session;
 
 /// How often somebody who waits looks again.
 const POLL: Duration = Duration::from_millis(250);
+/// How long one waits for another of its line that may be about to give up.
+const DOUBLED_MAX: Duration = Duration::from_mins(1);
 /// The word of a service in the lock file.
 const SERVICE: &str = "serve";
 
@@ -29,9 +31,9 @@ pub(crate) enum Turn {
 
 /// Keeps a second service, or a single run beside the service, from starting. Ends with the process.
 pub(crate) fn service(directory: &Path) -> Result<File> {
-    match take(directory, SERVICE)? {
-        Ok(file) => Ok(file),
-        Err(holder) => Err(refused(directory, &holder)
+    match take(directory)? {
+        Ok(file) => named(file, directory, SERVICE),
+        Err(holder) => Err(refused(directory, &format!("it is held by {holder}"))
             .hint("end the other service, or wait until the scheduled run has ended; one of them is enough")),
     }
 }
@@ -39,61 +41,82 @@ pub(crate) fn service(directory: &Path) -> Result<File> {
 /// Waits until no other run of this stack goes on and no pause is on, at most `wait`. `line` says what is to run:
 /// of two that want the same, one waits. A service runs everything by itself, so it is not waited for.
 pub(crate) fn of_line(session: &Session, directory: &Path, line: &str, rules: &Rules, wait: Duration) -> Result<Turn> {
-    let name = Id::of(line.as_bytes()).hex();
-    let waiting = open(&directory.join(format!("wait-{}.lock", &name[..16])))?;
-    if !lock(&waiting)? {
+    let Some(_waiting) = first_of_its_line(session, directory, line, wait.min(DOUBLED_MAX))? else {
         return Ok(Turn::Doubled);
-    }
+    };
     let until = Instant::now().checked_add(wait);
-    let mut told = false;
+    let (mut told, mut beside_service) = (false, false);
     loop {
         let now = session.now();
         let open_from = rules.open_from(now);
-        let why = if open_from > now {
-            format!("a pause is on until {open_from}")
-        } else {
-            match take(directory, line)? {
-                Ok(file) => return Ok(Turn::Ours(file)),
-                Err(holder) if holder.starts_with(SERVICE) => {
-                    return Err(refused(directory, &holder)
+        let why = match take(directory)? {
+            Ok(file) if open_from <= now => return Ok(Turn::Ours(named(file, directory, line)?)),
+            Ok(_) => format!("a pause is on until {open_from}"),
+            Err(holder) => {
+                // Twice: what a run that just took the lock has not written yet is the word of the one before.
+                let serves = holder.starts_with(SERVICE);
+                if serves && std::mem::replace(&mut beside_service, true) {
+                    return Err(refused(directory, &format!("it is held by {holder}"))
                         .hint("`rekindle serve` runs everything by itself: remove the lines of cron"));
                 }
-                Err(holder) => holder,
+                beside_service = serves;
+                format!("another run of this stack is active: {holder}")
             }
         };
         if !std::mem::replace(&mut told, true) {
             tracing::info!(%why, "waiting");
         }
-        if until.is_some_and(|until| until <= Instant::now()) {
+        if !beside_service && until.is_some_and(|until| until <= Instant::now()) {
             return Ok(Turn::Never(
                 refused(directory, &why)
                     .hint("rekindle status; look at what runs so long, or give it more time: --wait"),
             ));
         }
         session.cancel.check()?;
-        std::thread::sleep(POLL.min(wait));
+        std::thread::sleep(POLL);
     }
 }
 
-fn refused(directory: &Path, holder: &str) -> Fault {
-    Fault::new(codes::ENGINE_RUNNING, format!("lock {}", directory.join("serve.lock").display()))
-        .because(format!("another run of this stack is active: {holder}"))
+/// The mark of the one run of a line that waits. Held until its turn has come; for a moment it is waited for, as the
+/// one before may be about to give up.
+fn first_of_its_line(session: &Session, directory: &Path, line: &str, wait: Duration) -> Result<Option<File>> {
+    let name = Id::of(line.as_bytes()).hex();
+    let path = directory.join(format!("wait-{}.lock", &name[..16]));
+    let (file, since) = (open(&path)?, Instant::now());
+    loop {
+        if lock(&file, &path)? {
+            return Ok(Some(file));
+        }
+        if since.elapsed() >= wait {
+            return Ok(None);
+        }
+        session.cancel.check()?;
+        std::thread::sleep(POLL);
+    }
+}
+
+fn refused(directory: &Path, why: &str) -> Fault {
+    Fault::new(codes::ENGINE_RUNNING, format!("lock {}", directory.join("serve.lock").display())).because(why)
 }
 
 /// `Err`: who holds it.
-fn take(directory: &Path, who: &str) -> Result<Result<File, String>> {
+fn take(directory: &Path) -> Result<Result<File, String>> {
     let path = directory.join("serve.lock");
     let mut file = open(&path)?;
-    if lock(&file)? {
-        let text = format!("{who} (process {})\n", std::process::id());
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-        written.map_err(|error| unusable(&path, error))?;
+    if lock(&file, &path)? {
         return Ok(Ok(file));
     }
     let mut holder = String::new();
-    // What a process that just took it has not written yet is read at the next look.
     let _ = file.read_to_string(&mut holder);
     Ok(Err(holder.trim().to_owned()))
+}
+
+/// Writes down who holds the lock.
+fn named(mut file: File, directory: &Path, who: &str) -> Result<File> {
+    let text = format!("{who} (process {})\n", std::process::id());
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+    written.map_err(|error| unusable(&directory.join("serve.lock"), error))?;
+    Ok(file)
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -101,11 +124,11 @@ fn open(path: &Path) -> Result<File> {
     opened.map_err(|error| unusable(path, error))
 }
 
-fn lock(file: &File) -> Result<bool> {
+fn lock(file: &File, path: &Path) -> Result<bool> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(unusable(Path::new("serve.lock"), error)),
+        Err(TryLockError::Error(error)) => Err(unusable(path, error)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Lines of cron without a service: they take turns, keep to pauses, and one that never has its turn is told.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rekindle_testkit::WebReceiver;
@@ -17,32 +18,34 @@ fn ops(served: &mut Served, receiver: &WebReceiver) {
     served.stack.place.ends(0, &["kit", "confirm", "--note", "safe"]);
 }
 
-/// A backup that goes on until the returned file is there.
-fn held(served: &mut Served) -> std::path::PathBuf {
-    let go = served.stack.path("go");
+/// From now on a backup goes on until the second file is there; then the first one says that it has begun.
+fn held(served: &mut Served) -> (PathBuf, PathBuf) {
+    let (begun, go) = (served.stack.path("begun"), served.stack.path("go"));
     let script = served.stack.path("wait.sh");
-    fs::write(&script, format!("while [ ! -e {} ]; do sleep 0.1; done", go.display())).unwrap();
+    let text = format!("touch {}; while [ ! -e {} ]; do sleep 0.1; done", begun.display(), go.display());
+    fs::write(&script, text).unwrap();
     served.stack.set(&format!("[hooks]\nbefore = [\"sh {}\"]", script.display()));
-    go
+    (begun, go)
+}
+
+/// How many kinds of lines have ever waited.
+fn lines(served: &Served) -> usize {
+    let entries = fs::read_dir(served.stack.path("state/stacks/shop")).unwrap().flatten();
+    entries.filter(|one| one.file_name().to_string_lossy().starts_with("wait-")).count()
 }
 
 #[test]
 fn lines_of_one_minute_take_turns_and_what_waits_twice_waits_once() {
     let mut served = Served::new("");
-    let go = held(&mut served);
+    let (begun, go) = held(&mut served);
     let backup = served.stack.start(&["run", "backup"]);
-    wait_until("the backup", || {
-        served.stack.path("state/stacks/shop/journal.sqlite").exists() && served.count(RUNS) == 1
-    });
+    wait_until("the backup", || begun.exists());
     let verify = served.stack.start(&["run", "verify"]);
-    let waits = served.stack.path("state/stacks/shop");
-    let waiting =
-        || fs::read_dir(&waits).unwrap().flatten().any(|one| one.file_name().to_string_lossy().contains("wait-"));
-    wait_until("the verification waits", waiting);
+    wait_until("the verification waits", || lines(&served) == 2);
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(served.count(RUNS), 1, "it has not begun");
     // The next line of the same kind has nothing to add.
-    let doubled = served.stack.place.json(75, &["run", "verify"]);
+    let doubled = served.stack.place.json(75, &["run", "verify", "--wait", "0"]);
     assert_eq!(doubled["result"]["waits"], true);
     fs::write(&go, "").unwrap();
     assert_eq!((end(backup).code, end(verify).code), (0, 0));
@@ -54,17 +57,13 @@ fn a_line_that_never_has_its_turn_is_written_down_and_told() {
     let receiver = WebReceiver::start();
     let mut served = Served::new("");
     ops(&mut served, &receiver);
-    let go = held(&mut served);
+    let (begun, go) = held(&mut served);
     let backup = served.stack.start(&["run", "backup"]);
-    wait_until("the backup", || {
-        served.stack.path("state/stacks/shop/journal.sqlite").exists() && served.count(RUNS) == 1
-    });
+    wait_until("the backup", || begun.exists());
     let ended = served.stack.place.ends(11, &["run", "verify", "--wait", "1"]);
     ended.says("RK-EN-006", &["run verify", "backup files", "--wait"]);
-    assert_eq!(
-        served.count("SELECT count(*) FROM run WHERE task = 'verify' AND how = 'again' AND code = 'RK-EN-006'"),
-        1
-    );
+    let again = "SELECT count(*) FROM run WHERE task = 'verify' AND how = 'again' AND code = 'RK-EN-006'";
+    assert_eq!(served.count(again), 1);
     let told = receiver.requests();
     assert!(told.len() == 1 && told[0].body.contains("verify of `shop` failed"), "{told:#?}");
     fs::write(&go, "").unwrap();
@@ -75,11 +74,16 @@ fn a_line_that_never_has_its_turn_is_written_down_and_told() {
 
 #[test]
 fn a_line_beside_a_service_is_refused_at_once() {
-    let served = Served::new("");
+    let mut served = Served::new("");
     let child = served.start();
     wait_until("the metrics", || served.metric("rekindle_up").is_some());
     served.stack.place.ends(11, &["run", "verify"]).says("RK-EN-006", &["serve", "cron"]);
+    // Also while nothing starts.
+    served.stack.set("[pause.release]\nstart = \"0 0 * * *\"\nlength = \"1439m\"");
+    served.stack.place.ends(11, &["run", "verify"]).says("RK-EN-006", &["serve", "cron"]);
+    served.stack.set("[pause.release]\nstart = \"0 0 1 1 *\"\nlength = \"1m\"");
     stop(child);
+    assert_eq!(served.count(RUNS), 0, "nothing was written into the journal of the service");
     served.stack.place.ends(0, &["run", "verify"]);
 }
 

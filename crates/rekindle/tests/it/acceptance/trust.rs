@@ -86,6 +86,35 @@ fn records_that_were_removed_altogether_are_begun_anew_only_by_somebody_who_says
 }
 
 #[test]
+fn when_only_the_signing_key_is_lost_the_old_records_are_put_aside() {
+    let mut stack = Stack::new();
+    stack.quicken();
+    stack.files("data");
+    let first = stack.complete()["point"].as_str().unwrap().to_owned();
+    stack.place.json(0, &["point", "hold", &first]);
+    stack.complete();
+    let key = stack.path("repo/rekindle/signing-key");
+    let damaged = fs::read(&key).unwrap().split_off(8);
+    // Gone, and there but not to be read.
+    for bytes in [None, Some(damaged)] {
+        fs::remove_file(&key).unwrap();
+        if let Some(bytes) = bytes {
+            fs::write(&key, bytes).unwrap();
+        }
+        stack.place.json(13, &["audit", "verify"]);
+        stack.place.json(13, &["forget", "--dry-run", &first]);
+        let begun = stack.place.json(0, &["audit", "anew"]);
+        assert!(begun["result"]["put_aside"].as_u64().unwrap() >= 2, "{begun}");
+        stack.place.json(0, &["audit", "verify"]);
+        stack.place.json(0, &["verify"]);
+        stack.complete();
+        stack.place.json(0, &["point", "hold", &first]);
+    }
+    stack.place.json(21, &["forget", &first]);
+    assert!(fs::read_dir(stack.path("repo/rekindle/aside")).unwrap().count() >= 1, "nothing is thrown away");
+}
+
+#[test]
 fn a_point_whose_manifest_cannot_be_read_stops_everything_that_removes_and_is_no_good_news() {
     let mut stack = Stack::new();
     stack.quicken();
