@@ -207,12 +207,7 @@ impl Command {
 
     /// Does it.
     pub(crate) fn run(self, session: &Session) -> Outcome {
-        if let (Some(_), false) = (&session.global.copy, self.takes_copy()) {
-            let fault = Fault::new(
-                codes::CLI_USAGE,
-                format!("{}: it works on the repository itself, not on a copy", self.name()),
-            )
-            .hint("leave out --copy");
+        if let Some(fault) = self.refuses_copy(session) {
             return Outcome::Failed(vec![fault]);
         }
         let (name, recorded, from) = (self.name(), self.recorded(), self.from());
@@ -277,6 +272,14 @@ impl Command {
             }
             Err(Faults(faults)) => Outcome::Failed(faults),
         }
+    }
+
+    fn refuses_copy(&self, session: &Session) -> Option<Fault> {
+        if session.global.copy.is_none() || self.takes_copy() {
+            return None;
+        }
+        let what = format!("{}: it works on the repository itself, not on a copy", self.name());
+        Some(Fault::new(codes::CLI_USAGE, what).hint("leave out --copy"))
     }
 
     /// The scheduled jobs that this does by hand. Backups and drills are found in the repository.

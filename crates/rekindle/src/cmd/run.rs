@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use rekindle_config::Config;
 use rekindle_core::schedule::{JobName, Queued, Run as Planned, Task};
-use rekindle_core::{Class, Fault, codes};
+use rekindle_core::{ComponentId, Fault, codes};
 use rekindle_serve::{Journal, Report, Service, Setup, Stop};
 use serde_json::json;
 
@@ -32,12 +33,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
-        let config = wire::config(session)?;
-        let task: Task = self.task.parse().map_err(|bad| Fault::new(codes::CLI_USAGE, "read the task").because(bad))?;
-        let names: Vec<Option<rekindle_core::ComponentId>> = if task == Task::Backup {
+    /// What the task is about: components, copies, a period, or nothing in particular.
+    fn names(&self, task: Task, config: &Config) -> Result<Vec<Option<ComponentId>>, Faults> {
+        Ok(if task == Task::Backup {
             let known: Vec<_> = config.components.iter().map(|one| (one.id.clone(), one.kind())).collect();
-            let mut wanted = group::wanted(&self.components, &known, Some(&config))?;
+            let mut wanted = group::wanted(&self.components, &known, Some(config))?;
             if wanted.is_empty() {
                 wanted = config.components.iter().map(|one| one.id.clone()).collect();
             }
@@ -53,7 +53,7 @@ impl Run {
         } else if task == Task::Copy {
             let all = || config.copies.iter().map(|one| one.name.clone()).collect();
             let names: Vec<String> = if self.components.is_empty() { all() } else { self.components.clone() };
-            let id = |name: &String| wire::copy(&config, name).map(|one| one.name.parse().ok());
+            let id = |name: &String| wire::copy(config, name).map(|one| one.name.parse().ok());
             names.iter().map(id).collect::<Result<_, _>>()?
         } else if self.components.is_empty() {
             vec![None]
@@ -61,7 +61,13 @@ impl Run {
             return Err(Fault::new(codes::CLI_USAGE, format!("{task} components: it is for the whole repository"))
                 .hint(format!("rekindle run {task}"))
                 .into());
-        };
+        })
+    }
+
+    pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
+        let config = wire::config(session)?;
+        let task: Task = self.task.parse().map_err(|bad| Fault::new(codes::CLI_USAGE, "read the task").because(bad))?;
+        let names = self.names(task, &config)?;
         let now = session.now();
         let queued = |component| Queued {
             job: JobName { task, component },
@@ -80,10 +86,9 @@ impl Run {
             match turn::of_line(session, &directory, &line, &setup.rules, Duration::from_secs(self.wait))? {
                 Turn::Ours(alone) => (now_alone(session, &directory, setup, plan)?, Some(alone)),
                 Turn::Doubled => {
-                    let text = format!("another `{line}` waits for its turn already; it will do what this one would\n");
-                    return Ok(
-                        Answer::words(json!({"task": task, "waits": true}), text).exit(Class::SoftSkip.exit_code())
-                    );
+                    let fault = Fault::new(codes::ENGINE_WAITS, format!("run {task}"))
+                        .because(format!("another `{line}` waits for its turn and will do what this one would"));
+                    return Ok(Answer::data(json!({"task": task, "waits": true}), String::new()).worse(fault));
                 }
                 Turn::Never(fault) => {
                     // Somebody else may be writing to the journal; SQLite keeps the two apart.

@@ -16,6 +16,7 @@ codes! {
     ENGINE_SAFETY = "RK-EN-013", Refused, AfterFix, "the safety point before a restore in place could not be taken";
     ENGINE_TARGET = "RK-EN-012", Usage, AfterFix, "the restore target does not fit the component";
     ENGINE_MAINTENANCE = "RK-EN-015", Negative, AfterFix, "a task of the maintenance is not as it should be";
+    ENGINE_WAITS = "RK-EN-016", SoftSkip, Never, "the same run waits already";
     ENGINE_ROLLED_BACK = "RK-EN-020", Negative, AfterFix, "the restore was rolled back to the state before";
     ENGINE_ROLL_BACK = "RK-EN-021", Failed, AfterFix, "the state before could not be brought back by itself";
 }
