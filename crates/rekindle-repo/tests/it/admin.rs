@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rekindle_core::port::Clock;
 use rekindle_core::{Cancel, codes};
@@ -99,6 +100,79 @@ fn forgotten_data_is_marked_then_removed_and_restic_agrees() {
     place.restic(&["check", "--read-data"]);
     let report = verify(&repo, &VerifyOptions { read_data: Some(Subset::All) }, &Cancel::new()).unwrap();
     assert!(report.is_good(), "{report:?}");
+}
+
+/// A repository with data that no snapshot needs, in several packs.
+fn with_garbage(place: &Place) -> Repo {
+    let repo = place.init();
+    let source = place.fresh("source");
+    fs::write(source.join("kept"), vec![1; 200_000]).unwrap();
+    place.restic(&["backup", source.to_str().unwrap()]);
+    more_garbage(place, &repo);
+    repo
+}
+
+fn more_garbage(place: &Place, repo: &Repo) {
+    let source = place.fresh("garbage");
+    let numbers = (0..3_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31));
+    fs::write(source.join("gone"), numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    place.restic(&["backup", "--pack-size", "4", "--compression", "off", source.to_str().unwrap()]);
+    let last = foreign_snapshots(repo).unwrap().pop().unwrap();
+    admin::forget(repo, &[last.id.hex().parse().unwrap()], &actor()).unwrap();
+}
+
+#[test]
+fn marked_data_outlives_any_backup_that_may_take_it_over() {
+    let place = Place::new();
+    let repo = with_garbage(&place);
+    let packs = || files(&place.repo_path().join("data")).len();
+    let before = packs();
+    let usual = PruneOptions { max_delete_percent: 100, ..PruneOptions::default() };
+    assert!(usual.keep_marked_hours >= 23, "longer than a day's backup");
+    let marked = admin::prune(&repo, &usual, &actor(), &Cancel::new()).unwrap();
+    assert!(marked.marked_bytes > 0, "{marked:?}");
+    let again = admin::prune(&repo, &usual, &actor(), &Cancel::new()).unwrap();
+    assert_eq!((marked.removed_packs, again.removed_packs), (0, 0));
+    assert!(packs() >= before);
+    let later = PruneOptions { keep_marked_hours: 0, ..usual };
+    assert!(admin::prune(&repo, &later, &actor(), &Cancel::new()).unwrap().removed_packs > 1);
+}
+
+#[test]
+fn a_prune_that_lost_its_lock_removes_nothing_more() {
+    let place = Place::new();
+    with_garbage(&place);
+    let faulty = Arc::new(Faulty::new(place.store()));
+    let store = Arc::clone(&faulty);
+    let options = RepoOptions { lock_refresh: Duration::from_millis(50), ..RepoOptions::default() };
+    let repo = Repo::open(store, place.runtime.handle().clone(), &secret(PASSWORD), options).unwrap();
+    let prune = PruneOptions { max_delete_percent: 100, keep_marked_hours: 0, ..PruneOptions::default() };
+    admin::prune(&repo, &prune, &actor(), &Cancel::new()).unwrap();
+    let packs = || files(&place.repo_path().join("data"));
+    let before = packs();
+    // Between the new index and the removal of packs.
+    faulty.script_times(100, Op::Delete, "index/", &Action::Hold);
+    let (other, options) = (repo.clone(), prune.clone());
+    let running = std::thread::spawn(move || admin::prune(&other, &options, &actor(), &Cancel::new()));
+    place.runtime.block_on(faulty.wait_held(1));
+    let mut quiet = 0;
+    while quiet < 10 {
+        let locks = files(&place.repo_path().join("locks"));
+        quiet = if locks.is_empty() { quiet + 1 } else { 0 };
+        locks.iter().for_each(|lock| fs::remove_file(lock).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    faulty.clear();
+    (0..100).for_each(|_| faulty.release());
+    assert!(running.join().unwrap().is_err());
+    assert_eq!(packs(), before, "no pack is gone");
+    // The new index is written already, so these packs stand in none: they go with the next ones that have to.
+    let repo = place.open();
+    more_garbage(&place, &repo);
+    let done: Vec<_> = (0..2).map(|_| admin::prune(&repo, &prune, &actor(), &Cancel::new()).unwrap()).collect();
+    assert!(done[1].removed_packs > 1, "the next ones can: {done:#?}");
+    assert!(before.iter().any(|pack| !pack.exists()));
+    place.restic(&["check", "--read-data"]);
 }
 
 #[test]

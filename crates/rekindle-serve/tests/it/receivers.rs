@@ -222,3 +222,26 @@ fn who_hears_of_some_tasks_also_hears_what_is_about_the_whole_repository() {
         assert!(about(kind, "repository"), "{kind:?}");
     }
 }
+
+#[test]
+fn a_mail_server_that_is_down_or_says_nothing_is_tried_again_later() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (port, tls) in [(mute.local_addr().unwrap().port(), MailTls::None), (gone, MailTls::StartTls)] {
+        let mail = Mail {
+            host: "localhost".to_owned(),
+            port,
+            tls,
+            login: None,
+            from: "rekindle@example.com".to_owned(),
+            to: vec!["ops@example.com".to_owned()],
+            ca_file: None,
+        };
+        let web = Web { timeout: Duration::from_secs(1), allow_private: true, ca_file: None };
+        let asked = std::time::Instant::now();
+        let failure =
+            send(&Receiver { web, ..receiver(Channel::Email(Box::new(mail))) }, EventKind::Failed).unwrap_err();
+        assert!(failure.again, "{failure}");
+        assert!(asked.elapsed() < Duration::from_secs(4), "one deadline for all of it: {failure}");
+    }
+}

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use jiff::{Timestamp, ToSpan};
 use rekindle_testkit::{Proxy, S3, S3Options};
 use serde_json::Value;
 
+use super::serve_clock::at;
 use super::stack::{Stack, assert_same_trees, below, end, noise, wait_until};
 
 const COPY_PASSWORD: &str = "canary-password-of-the-copy";
@@ -253,4 +255,52 @@ fn a_copy_keeps_to_its_bandwidth_on_the_wire() {
     println!("{bytes} bytes in {seconds:.2} s: {:.0} of {:.0} KiB/s", rate / 1024.0, limit / 1024.0);
     assert!(rate <= limit * 1.2, "{bytes} bytes in {seconds:.2} s");
     stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
+}
+
+#[test]
+fn a_copy_that_its_schedule_forgot_is_behind_and_said_to_be() {
+    let (stack, _) = with_copy("schedule = \"0 * * * *\"\n");
+    stack.complete();
+    stack.place.json(0, &["copy", "--init"]);
+    stack.place.json(0, &["status"]);
+    let old = at(&stack, Timestamp::now() - 3.hours(), &["backup"]);
+    assert_eq!(old.code, 0, "{old:#?}");
+    let said = stack.place.json(4, &["status"]);
+    assert_eq!(said["error"]["code"], "RK-CP-005", "{said}");
+    let copy = &said["result"]["copies"][0];
+    assert!(copy["overdue_since"].is_string() && copy["lag_seconds"].as_u64().unwrap() >= 3 * 3600, "{copy}");
+    stack.place.json(0, &["copy"]);
+    assert!(stack.place.json(0, &["status"])["result"]["copies"][0]["overdue_since"].is_null());
+}
+
+#[test]
+fn a_new_master_key_is_had_by_copying_and_changing_places() {
+    let (stack, data) = with_copy("");
+    fs::write(data.join("a"), noise(1, 300_000)).unwrap();
+    stack.complete();
+    stack.place.json(0, &["copy", "--init"]);
+    stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
+    let config = stack.place.read("rekindle.toml");
+    let (old, new) = (stack.path("repo").display().to_string(), stack.path("copy").display().to_string());
+    let exchanged = config
+        .replace(&format!("{old}\""), "(new)\"")
+        .replace(&format!("{new}\""), &format!("{old}\""))
+        .replace("(new)\"", &format!("{new}\""))
+        .replace("file:key\"", "(copy)\"")
+        .replace("file:copy-key\"", "file:key\"")
+        .replace("(copy)\"", "file:copy-key\"");
+    assert_ne!(exchanged, config);
+    stack.place.write("rekindle.toml", &exchanged);
+    // The new place goes on where the old one ended, and the old one is its copy.
+    fs::write(data.join("b"), "after the change").unwrap();
+    let after = stack.complete()["point"].as_str().unwrap().to_owned();
+    assert_eq!(stack.points().len(), 2);
+    let told = stack.place.json(0, &["copy"]);
+    assert_eq!(count(&told, "copied"), 1, "only what is new goes back: {told}");
+    stack.place.json(0, &["audit", "verify"]);
+    stack.place.json(0, &["verify", "--read-data"]);
+    stack.place.json(0, &["verify", "--read-data", "--copy", "offsite"]);
+    stack.place.json(0, &["restore", &after, "--to", "back"]);
+    assert_same_trees(&data, &below(&stack.path("back"), &data));
+    comes_back(&stack, &data, &after, "back-from-old");
 }

@@ -44,6 +44,7 @@ mod serve_cron;
 mod serve_events;
 mod serve_left;
 mod serve_streams;
+mod serve_tasks;
 mod signals;
 mod stack;
 mod tripwire;

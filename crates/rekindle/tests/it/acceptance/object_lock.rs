@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use jiff::{Timestamp, ToSpan};
+use rekindle_core::{Cancel, Secret};
+use rekindle_repo::{Repo, RepoOptions, immutable};
+use rekindle_store::{Credentials, LockMode, ObjectLock, StoreOptions};
 use rekindle_testkit::{S3, S3Door, S3Key, S3Options};
 
 use super::stack::{Stack, assert_same_trees, below, noise};
@@ -153,4 +157,41 @@ fn a_stolen_key_can_neither_delete_nor_overwrite_and_points_survive() {
 fn doctor_says_when_the_key_can_destroy_what_it_wrote() {
     let s3 = S3::start(S3Options::default());
     doctor_warns_without_a_lock(&s3.door(), s3.bucket());
+}
+
+#[test]
+fn a_lock_is_made_longer_when_a_third_of_its_time_has_passed() {
+    let s3 = S3::start(S3Options::default());
+    let door = s3.door();
+    door.make_locked_bucket(BUCKET);
+    let locked = Locked::new((&door, &door.owner, BUCKET), "GOVERNANCE", "");
+    let kept = locked.kept();
+    let until = |name: &str| locked.until(name).parse::<Timestamp>().unwrap();
+    let before: Vec<_> = kept.iter().map(|(name, _)| until(name)).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let repo = opened(&door, &runtime, &locked.stack);
+    let (start, cancel) = (Timestamp::now(), Cancel::new());
+    // Of one day, a third is eight hours. The moment is given: the server goes by its own clock.
+    for (hours, due) in [(7, false), (9, true), (12, false), (18, true)] {
+        let done = immutable::extend(&repo, start + hours.hours(), false, &cancel).unwrap().unwrap();
+        assert_eq!((done.due, done.objects > 0), (due, due), "{hours}: {done:?}");
+    }
+    for ((name, _), before) in kept.iter().zip(before) {
+        assert!(until(name).duration_since(before).as_hours() >= 17, "{name}: {before} to {}", until(name));
+    }
+}
+
+fn opened(door: &S3Door, runtime: &tokio::runtime::Runtime, stack: &Stack) -> Repo {
+    let url = format!("s3://{BUCKET}/shop?endpoint={}&region={}", door.endpoint(), door.region);
+    let credentials = Credentials {
+        access_key_id: Some(Secret::new(door.owner.access.clone())),
+        secret_access_key: Some(Secret::new(door.owner.secret.clone())),
+        ..Credentials::default()
+    };
+    let mut options = StoreOptions::new(&url).unwrap();
+    options.credentials = credentials;
+    options.lock = Some(ObjectLock { mode: LockMode::Governance, days: 1 });
+    let password = Secret::new(stack.place.read("key").trim().to_owned());
+    let store = rekindle_store::open(&options).unwrap();
+    Repo::open(store, runtime.handle().clone(), &password, RepoOptions::default()).unwrap()
 }

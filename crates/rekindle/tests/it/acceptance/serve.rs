@@ -344,6 +344,14 @@ fn seed_systemd_unit_is_valid_and_exposes_little() {
     for line in ["User=rekindle", "ProtectSystem=strict", "NoNewPrivileges=yes", "Type=notify", "WatchdogSec=120"] {
         assert!(text.lines().any(|known| known == line), "{line}: {text}");
     }
+    assert!(
+        text.contains("\nCapabilityBoundingSet=CAP_DAC_READ_SEARCH\nAmbientCapabilities=CAP_DAC_READ_SEARCH\n"),
+        "{text}"
+    );
+    let credential =
+        ["install", "systemd", "--print", "--program", "/bin/true", "--credential", "key:/etc/rekindle/key"];
+    let shown = served.stack.place.ends(0, &credential).out;
+    assert!(shown.contains("\nLoadCredential=key:/etc/rekindle/key\n"), "{shown}");
     let score = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
         .arg(&unit)
