@@ -159,11 +159,15 @@ fn a_prune_that_lost_its_lock_removes_nothing_more() {
     while quiet < 10 {
         let locks = files(&place.repo_path().join("locks"));
         quiet = if locks.is_empty() { quiet + 1 } else { 0 };
-        locks.iter().for_each(|lock| fs::remove_file(lock).unwrap_or_default());
+        for lock in &locks {
+            fs::remove_file(lock).unwrap_or_default();
+        }
         std::thread::sleep(Duration::from_millis(30));
     }
     faulty.clear();
-    (0..100).for_each(|_| faulty.release());
+    for _ in 0..100 {
+        faulty.release();
+    }
     assert!(running.join().unwrap().is_err());
     assert_eq!(packs(), before, "no pack is gone");
     // The new index is written already, so these packs stand in none: they go with the next ones that have to.

@@ -3,6 +3,7 @@
 mod create;
 pub(super) mod home;
 mod load;
+mod partitioned;
 mod roles;
 mod roll_back;
 mod swap;
@@ -209,6 +210,7 @@ async fn build_all(job: &mut Job<'_>, part: &Arc<dyn PartReader>, plans: &[Plan<
 
 async fn verify(job: &mut Job<'_>, plan: &Plan<'_>) -> Result<()> {
     let session = job.server.connect(&plan.build_as).await?;
+    partitioned::look_again(&session).await?;
     let compared = compare(&session, plan.record, job.details).await?;
     for warning in compared.warnings {
         job.warn(warning);

@@ -1,0 +1,78 @@
+//! Indexes of partitioned tables that were loaded whole and are not marked so.
+//!
+//! A partitioned index is valid when every partition has its part of it attached (`ALTER INDEX … ATTACH PARTITION`).
+//! With several workers it was seen, rarely and under load, that all parts were attached and the index stayed
+//! invalid: then `ON CONFLICT` finds no constraint. Attaching a part again makes the server look again.
+
+use rekindle_core::Result;
+
+use crate::postgres::catalog;
+use crate::postgres::connect::Session;
+
+/// A part of each partitioned index that is invalid although all its parts are there and valid. The innermost first:
+/// an index may be a part itself.
+const UNMARKED: &str = "\
+WITH RECURSIVE parts AS (
+    SELECT i.indexrelid, i.indrelid, h.inhrelid AS part
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'I'
+    JOIN pg_inherits h ON h.inhparent = i.indexrelid
+    WHERE NOT i.indisvalid
+), depth AS (
+    SELECT c.oid, 0 AS level FROM pg_class c WHERE c.relkind = 'I' AND NOT c.relispartition
+    UNION ALL
+    SELECT h.inhrelid, level + 1 FROM depth JOIN pg_inherits h ON h.inhparent = depth.oid
+)
+SELECT format('ALTER INDEX %s ATTACH PARTITION %s', p.indexrelid::regclass, min(p.part)::regclass)
+FROM parts p JOIN depth d ON d.oid = p.indexrelid
+GROUP BY p.indexrelid, p.indrelid, d.level
+HAVING count(*) = (SELECT count(*) FROM pg_inherits t WHERE t.inhparent = p.indrelid)
+ORDER BY d.level DESC";
+
+/// Has the server look at them again. Gives how many there were.
+pub(super) async fn look_again(session: &Session) -> Result<usize> {
+    let commands = catalog::names(session, "look for partitioned indexes that are not marked", UNMARKED).await?;
+    for command in &commands {
+        session.command("have a partitioned index looked at again", command).await?;
+    }
+    Ok(commands.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rekindle_core::Secret;
+    use rekindle_testkit::{Postgres, PostgresOptions};
+
+    use super::*;
+    use crate::postgres::connect::Server;
+    use crate::postgres::url::ServerUrl;
+
+    const TREE: &str = "\
+        CREATE TABLE e (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE e1 PARTITION OF e FOR VALUES FROM (0) TO (10);
+        CREATE TABLE e2 PARTITION OF e FOR VALUES FROM (10) TO (90) PARTITION BY RANGE (at);
+        CREATE TABLE e21 PARTITION OF e2 FOR VALUES FROM (10) TO (20);
+        CREATE TABLE f (at int) PARTITION BY RANGE (at);
+        CREATE TABLE f1 PARTITION OF f FOR VALUES FROM (0) TO (10);
+        CREATE INDEX lacking ON ONLY f (at);
+        UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('e_pkey'::regclass, 'e2_pkey'::regclass);";
+
+    #[test]
+    fn an_index_whose_parts_are_all_there_is_valid_again_and_no_other() {
+        let postgres = Postgres::start(PostgresOptions::default());
+        postgres.psql("postgres", TREE);
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", postgres.port());
+        let server = Server {
+            url: ServerUrl::parse(&url).unwrap().0,
+            password: Some(Secret::new(postgres.password().to_owned())),
+            connect_timeout: Duration::from_secs(10),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let invalid = "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid::regclass::text COLLATE \"C\") FROM pg_index WHERE NOT indisvalid";
+        assert_eq!(postgres.psql("postgres", invalid), "e2_pkey e_pkey lacking");
+        let looked = runtime.block_on(async { look_again(&server.connect("postgres").await?).await }).unwrap();
+        assert_eq!((looked, postgres.psql("postgres", invalid).as_str()), (2, "lacking"));
+        postgres.psql("postgres", "INSERT INTO e VALUES (1, 5), (1, 15) ON CONFLICT (id, at) DO NOTHING");
+    }
+}
