@@ -1,11 +1,16 @@
 //! New records after the signing key was lost or replaced.
 
+use std::sync::Arc;
+
+use rekindle_core::port::Clock;
 use rekindle_core::{Class, Fault, Result, codes};
 use rekindle_store::{Key as ObjectKey, PutMode};
 
+use crate::admin::finish;
 use crate::audit::{self, Act};
 use crate::chain::{Chain, SIGNING_KEY};
-use crate::points::PointsView;
+use crate::lock::{Lock, LockKind};
+use crate::points::{self, PointsView};
 use crate::repo::Repo;
 use crate::trust;
 
@@ -17,8 +22,15 @@ const CHAINS: [&str; 5] =
 /// again when it was interrupted. Gives the number of objects put aside, below `rekindle/aside/TIME/`.
 ///
 /// # Errors
-/// `REPO_RECORDS_THERE` when there is nothing to begin anew.
-pub fn begin(repo: &Repo, view: &PointsView, act: &Act) -> Result<usize> {
+/// `REPO_RECORDS_THERE` when there is nothing to begin anew; `REPO_LOCKED` when somebody works on the repository.
+pub fn begin(repo: &Repo, clock: &Arc<dyn Clock>, act: &Act) -> Result<usize> {
+    // A run that goes on has the old key in its memory, and would sign with it what comes first in the new chain.
+    let lock = Lock::acquire(repo, clock, LockKind::Exclusive)?;
+    let begun = points::view(repo).and_then(|view| begin_alone(repo, &view, act));
+    finish(lock, begun)
+}
+
+fn begin_alone(repo: &Repo, view: &PointsView, act: &Act) -> Result<usize> {
     let present = repo.store().head(&ObjectKey::new(SIGNING_KEY)?)?.is_some();
     let lost = if present {
         match Chain::<audit::Record>::open(repo) {

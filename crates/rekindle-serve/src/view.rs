@@ -143,8 +143,11 @@ impl View {
         for one in self.copies.iter().filter(|one| one.reachable && one.newest.is_some() && one.behind_since.is_none())
         {
             let (Ok(name), Some(at)) = (one.name.parse::<ComponentId>(), one.read_at) else { continue };
-            // It has everything that was there when it was looked at.
-            journal.good_result(&JobName { task: Task::Copy, component: Some(name) }, at)?;
+            let job = JobName { task: Task::Copy, component: Some(name) };
+            // It has every point that was there when it was looked at; a run that ended badly knows of more.
+            if journal.record(&job)?.0.is_none_or(|newest| newest.good) {
+                journal.good_result(&job, at)?;
+            }
         }
         Ok(())
     }

@@ -71,7 +71,9 @@ impl Names {
 
 fn mirror_marks(source: &Repo, far: &Repo, names: &Names) -> Result<u64> {
     let (here, there) = (source.config().id.clone(), far.config().id.clone());
-    let known: BTreeSet<Origin> = marks::all(far)?.into_iter().filter_map(|(_, mark)| mark.origin).collect();
+    // With its time: a chain that was begun anew counts from 1 again.
+    let known: BTreeSet<(Origin, jiff::Timestamp)> =
+        marks::all(far)?.into_iter().filter_map(|(_, mark)| Some((mark.origin?, mark.time))).collect();
     let mut written = 0;
     for (sequence, mark) in marks::all(source)? {
         if mark.kind == MarkKind::KitConfirm {
@@ -80,7 +82,7 @@ fn mirror_marks(source: &Repo, far: &Repo, names: &Names) -> Result<u64> {
         // The first repository counts, also in a copy of a copy: else a ring of copies would never end.
         let origin = mark.origin.clone().unwrap_or_else(|| Origin { repository: here.clone(), sequence });
         let Some(point) = mark.point.as_ref().and_then(|point| names.at_far_side(point)) else { continue };
-        if origin.repository == there || known.contains(&origin) {
+        if origin.repository == there || known.contains(&(origin.clone(), mark.time)) {
             continue;
         }
         marks::add(far, &Mark { point: Some(point.clone()), origin: Some(origin), ..mark })?;
@@ -99,12 +101,11 @@ fn mirror_proofs(source: &Repo, far: &Repo, names: &Names) -> Result<u64> {
             wanted.push(SourceProof::of(source.config().id.clone(), original, public_key.clone(), entry));
         }
     }
-    let known: BTreeSet<(String, u64)> =
-        source_proofs::read_all(far)?.into_iter().map(|proof| (proof.repository, proof.number)).collect();
+    // With the key: a chain that was begun anew counts from 1 again.
+    let name = |proof: &SourceProof| (proof.repository.clone(), proof.number, proof.public_key.clone());
+    let known: BTreeSet<_> = source_proofs::read_all(far)?.iter().map(name).collect();
     wanted.retain(|proof| {
-        proof.repository != there
-            && names.there.contains_key(&proof.original)
-            && !known.contains(&(proof.repository.clone(), proof.number))
+        proof.repository != there && names.there.contains_key(&proof.original) && !known.contains(&name(proof))
     });
     for proof in &wanted {
         source_proofs::append(far, proof)?;

@@ -53,6 +53,16 @@ impl Journal {
 
     /// The journal in this directory, to look at only: another process may write it. `None`: there is none.
     pub fn look(directory: &Path) -> Result<Option<Self>> {
+        Self::existing(directory, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
+    /// The journal in this directory, to add a word to while another process may write it. One that is damaged is
+    /// left as it is, for that process to see. `None`: there is none.
+    pub fn amend(directory: &Path) -> Result<Option<Self>> {
+        Self::existing(directory, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    fn existing(directory: &Path, how: OpenFlags) -> Result<Option<Self>> {
         let path = directory.join("journal.sqlite");
         match path.try_exists() {
             Ok(true) => {}
@@ -60,7 +70,7 @@ impl Journal {
             Err(error) => return Err(failed(&path, "look for the journal").because(error)),
         }
         let open = || {
-            let db = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let db = Connection::open_with_flags(&path, how)?;
             db.busy_timeout(schema::BUSY_MAX)?;
             Ok(db)
         };

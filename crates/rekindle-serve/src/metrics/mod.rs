@@ -53,7 +53,7 @@ pub fn write_textfile(path: &Path, text: &str) -> Result<()> {
     };
     let mut beside = path.as_os_str().to_owned();
     // The node exporter reads `*.prom` only.
-    beside.push(".new");
+    beside.push(format!(".{}.new", std::process::id()));
     std::fs::write(&beside, text).map_err(failed)?;
     std::fs::rename(&beside, path).map_err(failed)
 }

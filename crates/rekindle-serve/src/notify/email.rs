@@ -44,12 +44,13 @@ impl Mail {
         let message = self.message(event)?;
         let transport = self.transport(password.as_ref().map(|secret| secret.expose().as_str()), timeout)?;
         let sending = tokio::task::spawn_blocking(move || transport.send(&message));
-        // The transport bounds each read; this bounds all of them together.
-        match tokio::time::timeout(timeout, sending).await {
+        // Each step has its own deadline in the transport; this one bounds all of them. Not shorter: what cannot be
+        // stopped may still arrive, and would be sent again.
+        match tokio::time::timeout(timeout * 4, sending).await {
             Ok(Ok(Ok(_))) => Ok(()),
             Ok(Ok(Err(error))) => Err(refused(&error)),
             Ok(Err(_)) => Err(Failure::later("sending the mail did not end")),
-            Err(_) => Err(Failure::later(format!("the mail server took longer than {} s", timeout.as_secs()))),
+            Err(_) => Err(Failure::later(format!("the mail server took longer than {} s", (timeout * 4).as_secs()))),
         }
     }
 

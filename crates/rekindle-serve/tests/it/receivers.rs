@@ -242,6 +242,6 @@ fn a_mail_server_that_is_down_or_says_nothing_is_tried_again_later() {
         let failure =
             send(&Receiver { web, ..receiver(Channel::Email(Box::new(mail))) }, EventKind::Failed).unwrap_err();
         assert!(failure.again, "{failure}");
-        assert!(asked.elapsed() < Duration::from_secs(4), "one deadline for all of it: {failure}");
+        assert!(asked.elapsed() < Duration::from_secs(6), "it has a deadline: {failure}");
     }
 }

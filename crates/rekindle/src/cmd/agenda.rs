@@ -3,15 +3,23 @@
 use jiff::Timestamp;
 use rekindle_config::Config;
 use rekindle_core::Result;
-use rekindle_core::schedule::{Agenda, Hold, Job, Known, LastRun, Queued, Rules, RunState, look};
+use rekindle_core::schedule::{Agenda, Hold, Job, JobName, Known, LastRun, Queued, Rules, RunState, Task, look};
+use rekindle_engine::status::ComponentStatus;
 use serde_json::{Value, json};
 
 use crate::output::Answer;
 use crate::{human, wire};
 
 /// Adds every job that the journal of this host knows. The verdict is not theirs: it is about the points.
-pub(super) fn add(answer: Answer, config: &Config, rules: &Rules, now: Timestamp) -> Answer {
-    match known(config) {
+/// `judged` are the components as they stand in the repository, which knows of work that was done by hand.
+pub(super) fn add(
+    answer: Answer,
+    config: &Config,
+    rules: &Rules,
+    judged: &[ComponentStatus],
+    now: Timestamp,
+) -> Answer {
+    match known(config, judged) {
         Ok(jobs) if jobs.is_empty() => answer.adding("jobs", json!([]), ""),
         Ok(jobs) => {
             let agenda = look(rules, &jobs, now);
@@ -29,15 +37,28 @@ pub(super) fn add(answer: Answer, config: &Config, rules: &Rules, now: Timestamp
     }
 }
 
-fn known(config: &Config) -> Result<Vec<(Job, Known)>> {
+fn known(config: &Config, judged: &[ComponentStatus]) -> Result<Vec<(Job, Known)>> {
     let Some(journal) = wire::service::journal(config)? else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for job in wire::service::jobs(config) {
-        if let Some(known) = journal.peek(&job.name)? {
+        if let Some(mut known) = journal.peek(&job.name)? {
+            known.newest_good = known.newest_good.max(seen(&job.name, judged));
             all.push((job, known));
         }
     }
     Ok(all)
+}
+
+/// The newest good result of a job that the repository shows, as the service learns it.
+fn seen(job: &JobName, judged: &[ComponentStatus]) -> Option<Timestamp> {
+    match (job.task, &job.component) {
+        (Task::Backup, Some(id)) => {
+            let one = judged.iter().find(|one| one.component == *id)?;
+            one.captured_at.max(one.run_started)
+        }
+        (Task::Drill, None) => judged.iter().map(|one| one.proved_at).collect::<Option<Vec<_>>>()?.into_iter().min(),
+        _ => None,
+    }
 }
 
 fn next(job: &Job, rules: &Rules, now: Timestamp) -> Option<Timestamp> {

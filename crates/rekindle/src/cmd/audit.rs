@@ -1,10 +1,11 @@
 //! `audit`, and the record of every command that changes the repository or takes data out of it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::{Args, Subcommand};
-use rekindle_core::port::Monitor as _;
+use rekindle_core::port::{Clock, Monitor as _};
 use rekindle_core::{Class, Fault, codes};
 use rekindle_repo::audit::{self, Act};
 use rekindle_repo::format::Id;
@@ -12,7 +13,7 @@ use rekindle_repo::{Repo, anew, points, trust};
 use serde_json::{Value, json};
 
 use crate::output::Answer;
-use crate::session::{Faults, Session};
+use crate::session::{Faults, Session, SystemClock};
 use crate::{human, wire};
 
 /// Show who did what, from a signed chain that notices every change
@@ -87,7 +88,8 @@ fn list(repo: &Repo, last: Option<usize>) -> Result<Answer, Faults> {
 }
 
 fn begin_anew(session: &Session, repo: &Repo) -> Result<Answer, Faults> {
-    let aside = anew::begin(repo, &points::view(repo)?, &act(session, audit::ANEW, Vec::new(), 0, None))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let aside = anew::begin(repo, &clock, &act(session, audit::ANEW, Vec::new(), 0, None))?;
     let text = format!(
         "The records begin anew; {aside} old objects lie below `rekindle/aside/`. What the lost key had signed counts no \
          more: place holds again (`rekindle point hold`) and prove points again (`rekindle drill`) before anything is removed.\n"

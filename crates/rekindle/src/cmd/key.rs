@@ -123,7 +123,7 @@ fn rotate(
         Some(out) => out.to_owned(),
         None => replaced(&wire::password_file(session)?)?,
     };
-    let _alone = if out.is_none() { Some(alone(&target)?) } else { None };
+    let _alone = if out.is_none() { Some(alone(&target, &place.password)?) } else { None };
     let old: Vec<String> =
         key_list(repo, Some(&place.password))?.into_iter().filter(|key| key.current).map(|key| key.id).collect();
     let new = Secret::new(rekindle_core::proof::hex(&rand::random::<[u8; 32]>()));

@@ -1,11 +1,11 @@
 //! A password in its file: written for the same readers, and on the disk before anything relies on it.
 
 use std::fs::{File, Permissions, TryLockError};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rekindle_core::{Fault, Result, codes};
+use rekindle_core::{Fault, Result, Secret, codes};
 use rustix::io::Errno;
 
 /// The file that is replaced, not a link to it.
@@ -72,11 +72,22 @@ fn same_readers(file: &File, like: &Path) -> std::io::Result<()> {
     file.set_permissions(Permissions::from_mode(wanted.mode() & 0o777))
 }
 
-/// Keeps a second rotation of the same file out, until it is dropped.
-pub(super) fn alone(target: &Path) -> Result<File> {
-    let file = File::open(target).map_err(|error| unwritable(target, error))?;
+/// Keeps a second rotation of the same file out, until it is dropped. `known` is the password in use: another one
+/// in the file was put there by a rotation that has just ended.
+pub(super) fn alone(target: &Path, known: &Secret<String>) -> Result<File> {
+    let opened = File::options().read(true).write(true).open(target);
+    let mut file = opened.map_err(|error| unwritable(target, error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(|error| unwritable(target, error))?;
+            if text.trim_end_matches(['\r', '\n']) == known.expose().trim_end_matches(['\r', '\n']) {
+                return Ok(file);
+            }
+            Err(Fault::new(codes::ENGINE_RUNNING, format!("replace the password in {}", target.display()))
+                .because("it was replaced a moment ago, or is not the password in use")
+                .hint("run it again"))
+        }
         Err(TryLockError::Error(error)) => Err(unwritable(target, error)),
         Err(TryLockError::WouldBlock) => {
             Err(Fault::new(codes::ENGINE_RUNNING, format!("replace the password in {}", target.display()))

@@ -84,7 +84,7 @@ impl Status {
         let answer =
             evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
         let answer = copies::add(answer, session, &config, &rules, (&repository, &points));
-        let answer = agenda::add(answer, &config, &rules, session.now());
+        let answer = agenda::add(answer, &config, &rules, &judged.components, session.now());
         let answer = messages::add(answer, &config, session.now());
         watch::add(answer, &repository, &points, &config.stack.name, &host)
     }

@@ -37,6 +37,11 @@ fn share(text: &str) -> Result<u32, String> {
 }
 
 impl Verify {
+    /// Whether saved data itself is read.
+    pub(crate) fn reads_data(&self) -> bool {
+        self.read_data.is_some() || self.next.is_some()
+    }
+
     pub(crate) fn run(&self, session: &Session) -> Result<Answer, Faults> {
         let repository = wire::open(session, &wire::place(session)?)?;
         let (context, _scratch) = session.context()?;

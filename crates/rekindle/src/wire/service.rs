@@ -45,11 +45,10 @@ pub(crate) fn journal(config: &Config) -> Result<Option<Journal>> {
 /// more. Whoever cannot write there has done it all the same.
 pub(crate) fn done_by_hand(config: &Config, jobs: &[JobName], started: jiff::Timestamp) {
     let note = || -> Result<()> {
-        if journal(config)?.is_none() {
-            return Ok(());
+        match Journal::amend(&state_directory(config)?)? {
+            Some(journal) => jobs.iter().try_for_each(|job| journal.good_result(job, started)),
+            None => Ok(()),
         }
-        let journal = Journal::open(&state_directory(config)?, started)?;
-        jobs.iter().try_for_each(|job| journal.good_result(job, started))
     };
     if let Err(fault) = note() {
         tracing::warn!(error = %fault.chain(), "the journal of scheduled runs was not told");
@@ -88,6 +87,11 @@ pub(crate) fn zone(config: &Config) -> TimeZone {
 pub(crate) fn rules(config: &Config) -> Rules {
     let delays = Delays::new(config.serve.jitter, seed(config), &jobs(config));
     Rules { zone: zone(config), delays, pauses: config.pauses.clone() }
+}
+
+/// Whether the scheduled prune removes points as well, here or in a copy.
+pub(crate) fn forgets(config: &Config) -> bool {
+    config.removes_points() || config.copies.iter().any(|one| one.retention.is_some())
 }
 
 /// The verbs of each task.

@@ -13,6 +13,9 @@ use crate::session::Session;
 
 /// How often somebody who waits looks again.
 const POLL: Duration = Duration::from_millis(250);
+/// How often a line that waits for the end of a pause looks, and how long it may be in the way of a service.
+const GLANCE_EVERY: Duration = Duration::from_secs(2);
+const GLANCE_MAX: Duration = Duration::from_secs(1);
 /// How long one waits for another of its line that may be about to give up.
 const DOUBLED_MAX: Duration = Duration::from_mins(1);
 /// The word of a service in the lock file.
@@ -31,10 +34,17 @@ pub(crate) enum Turn {
 
 /// Keeps a second service, or a single run beside the service, from starting. Ends with the process.
 pub(crate) fn service(directory: &Path) -> Result<File> {
-    match take(directory)? {
-        Ok(file) => named(file, directory, SERVICE),
-        Err(holder) => Err(refused(directory, &format!("it is held by {holder}"))
-            .hint("end the other service, or wait until the scheduled run has ended; one of them is enough")),
+    let since = Instant::now();
+    loop {
+        match take(directory, SERVICE)? {
+            Ok(file) => return Ok(file),
+            // A line that waits for the end of a pause looks now and then, for a moment.
+            Err(_) if since.elapsed() < GLANCE_MAX => std::thread::sleep(POLL),
+            Err(holder) => {
+                return Err(refused(directory, &format!("it is held by {holder}"))
+                    .hint("end the other service, or wait until the scheduled run has ended; one of them is enough"));
+            }
+        }
     }
 }
 
@@ -49,8 +59,8 @@ pub(crate) fn of_line(session: &Session, directory: &Path, line: &str, rules: &R
     loop {
         let now = session.now();
         let open_from = rules.open_from(now);
-        let why = match take(directory)? {
-            Ok(file) if open_from <= now => return Ok(Turn::Ours(named(file, directory, line)?)),
+        let why = match take(directory, line)? {
+            Ok(file) if open_from <= now => return Ok(Turn::Ours(file)),
             Ok(_) => format!("a pause is on until {open_from}"),
             Err(holder) => {
                 // Twice: what a run that just took the lock has not written yet is the word of the one before.
@@ -73,7 +83,7 @@ pub(crate) fn of_line(session: &Session, directory: &Path, line: &str, rules: &R
             ));
         }
         session.cancel.check()?;
-        std::thread::sleep(POLL);
+        std::thread::sleep(if open_from > now { GLANCE_EVERY } else { POLL });
     }
 }
 
@@ -99,24 +109,19 @@ fn refused(directory: &Path, why: &str) -> Fault {
     Fault::new(codes::ENGINE_RUNNING, format!("lock {}", directory.join("serve.lock").display())).because(why)
 }
 
-/// `Err`: who holds it.
-fn take(directory: &Path) -> Result<Result<File, String>> {
+/// Takes the lock and writes down who has it. `Err`: who holds it.
+fn take(directory: &Path, who: &str) -> Result<Result<File, String>> {
     let path = directory.join("serve.lock");
     let mut file = open(&path)?;
     if lock(&file, &path)? {
+        let text = format!("{who} (process {})\n", std::process::id());
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        written.map_err(|error| unusable(&path, error))?;
         return Ok(Ok(file));
     }
     let mut holder = String::new();
     let _ = file.read_to_string(&mut holder);
     Ok(Err(holder.trim().to_owned()))
-}
-
-/// Writes down who holds the lock.
-fn named(mut file: File, directory: &Path, who: &str) -> Result<File> {
-    let text = format!("{who} (process {})\n", std::process::id());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-    written.map_err(|error| unusable(&directory.join("serve.lock"), error))?;
-    Ok(file)
 }
 
 fn open(path: &Path) -> Result<File> {

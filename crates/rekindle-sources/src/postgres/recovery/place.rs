@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rekindle_core::port::{RestoreRequest, Target};
 use rekindle_core::wal::{BaseBackup, Cluster, cluster_of_control};
@@ -12,6 +13,8 @@ use super::owner::Owner;
 use crate::occupied::occupant;
 
 /// Names of a server that works on a data directory.
+/// How long the server of a try that was killed may take to end.
+const OWN_END_MAX: Duration = Duration::from_secs(30);
 const SERVERS: [&str; 3] = ["postgres", "postmaster", "edb-postgres"];
 /// Space that is left free beyond what the base backup takes: the window of the log, and what the
 /// server itself writes.
@@ -71,6 +74,9 @@ impl Place {
             refuse_running(live)?;
             refuse_other(live, base.cluster, overwrite)?;
         }
+        if overwrite && self.replaces.is_some() {
+            wait_for_our_own(&self.data);
+        }
         for directory in [&self.data, &self.tablespaces] {
             refuse_running(directory)?;
             match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
@@ -119,6 +125,15 @@ impl Place {
 /// Whether a directory is one that a restore was writing: `pg_control` comes last.
 fn unfinished(data: &Path) -> bool {
     !data.join("global/pg_control").exists()
+}
+
+/// The server of an earlier try, in a directory that has our name, was killed together with it: it may take a
+/// moment to end.
+fn wait_for_our_own(directory: &Path) {
+    let since = Instant::now();
+    while refuse_running(directory).is_err() && since.elapsed() < OWN_END_MAX {
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// A server that works there would be damaged, and would damage what is restored.

@@ -181,6 +181,37 @@ fn a_lock_is_made_longer_when_a_third_of_its_time_has_passed() {
     }
 }
 
+#[test]
+fn a_copy_in_a_locked_bucket_cannot_be_destroyed_either() {
+    let s3 = S3::start(S3Options::default());
+    let door = s3.door();
+    door.make_locked_bucket(BUCKET);
+    let mut stack = Stack::new();
+    stack.place.set("AWS_SECRET_ACCESS_KEY", &door.owner.secret);
+    stack.place.write("copy-key", "canary-password-of-the-copy");
+    let data = stack.files("data");
+    fs::write(data.join("a"), noise(1, 2 << 20)).unwrap();
+    stack.set(&format!(
+        "[copy.vault]\nurl = \"s3://{BUCKET}/shop\"\nendpoint = \"{}\"\nregion = \"{}\"\naccess-key-id = \"{}\"\n\
+         secret-access-key = \"env:AWS_SECRET_ACCESS_KEY\"\nobject-lock = \"compliance\"\nobject-lock-days = 1\n\
+         password = \"file:copy-key\"",
+        door.endpoint(),
+        door.region,
+        door.owner.access
+    ));
+    stack.complete();
+    stack.place.json(0, &["copy", "--init"]);
+    let kept: Vec<_> = door.versions(BUCKET).into_iter().filter(|(name, _)| !is_passing(name)).collect();
+    assert!(kept.len() > 5, "{kept:?}");
+    for (name, version) in kept {
+        let what = ("DELETE", &*format!("/{BUCKET}/{name}"), &*format!("versionId={version}"));
+        assert!(door.request(&door.owner, what, &[], b"").0 >= 400, "{name} was deleted");
+    }
+    stack.place.json(0, &["verify", "--read-data", "--copy", "vault"]);
+    stack.place.json(0, &["restore", "latest", "--to", "back", "--copy", "vault"]);
+    assert_same_trees(&data, &below(&stack.path("back"), &data));
+}
+
 fn opened(door: &S3Door, runtime: &tokio::runtime::Runtime, stack: &Stack) -> Repo {
     let url = format!("s3://{BUCKET}/shop?endpoint={}&region={}", door.endpoint(), door.region);
     let credentials = Credentials {

@@ -7,16 +7,11 @@ use std::time::Duration;
 use rekindle_testkit::WebReceiver;
 
 use super::serve::{Served, stop};
+use super::serve_events::watched;
 use super::stack::{end, wait_until};
 
 const RUNS: &str = "SELECT count(*) FROM run";
 const GOOD: &str = "SELECT count(*) FROM run WHERE how = 'good'";
-
-fn ops(served: &mut Served, receiver: &WebReceiver) {
-    served.stack.place.write("hook", &receiver.url("/canary-hook"));
-    served.stack.add("[notify.ops]\nkind = \"webhook\"\nurl = \"file:hook\"\nallow-private = true");
-    served.stack.place.ends(0, &["kit", "confirm", "--note", "safe"]);
-}
 
 /// From now on a backup goes on until the second file is there; then the first one says that it has begun.
 fn held(served: &mut Served) -> (PathBuf, PathBuf) {
@@ -55,8 +50,7 @@ fn lines_of_one_minute_take_turns_and_what_waits_twice_waits_once() {
 #[test]
 fn a_line_that_never_has_its_turn_is_written_down_and_told() {
     let receiver = WebReceiver::start();
-    let mut served = Served::new("");
-    ops(&mut served, &receiver);
+    let mut served = watched(&receiver);
     let (begun, go) = held(&mut served);
     let backup = served.stack.start(&["run", "backup"]);
     wait_until("the backup", || begun.exists());
@@ -117,8 +111,7 @@ fn lines_for_a_clock_that_cron_does_not_have_are_refused() {
 #[test]
 fn a_hook_that_leaves_a_run_out_makes_no_failure_of_it() {
     let receiver = WebReceiver::start();
-    let mut served = Served::new("");
-    ops(&mut served, &receiver);
+    let mut served = watched(&receiver);
     served.stack.place.ends(0, &["run", "backup"]);
     served.stack.set("[hooks]\nbefore = [\"sh -c 'exit 75'\"]");
     served.stack.place.ends(75, &["run", "backup"]);

@@ -16,7 +16,7 @@ use super::stack::{end, wait_until};
 const HOOK: &str = "[notify.ops]\nkind = \"webhook\"\nurl = \"file:hook\"\nallow-private = true";
 
 /// A service that tells a webhook of ours everything; somebody holds its kit.
-fn watched(receiver: &WebReceiver) -> Served {
+pub(super) fn watched(receiver: &WebReceiver) -> Served {
     let mut served = Served::new("");
     served.stack.place.write("hook", &receiver.url("/canary-hook"));
     served.stack.add(HOOK);

@@ -6,17 +6,8 @@ use rekindle_testkit::WebReceiver;
 use serde_json::Value;
 
 use super::serve::{Served, stop};
+use super::serve_events::watched;
 use super::stack::wait_until;
-
-const HOOK: &str = "[notify.ops]\nkind = \"webhook\"\nurl = \"file:hook\"\nallow-private = true";
-
-fn watched(receiver: &WebReceiver) -> Served {
-    let mut served = Served::new("");
-    served.stack.place.write("hook", &receiver.url("/canary-hook"));
-    served.stack.add(HOOK);
-    served.stack.place.ends(0, &["kit", "confirm", "--note", "safe"]);
-    served
-}
 
 /// As a service leaves it that is killed between the last write of a run and the journal.
 fn left_open(served: &Served, run: &str, attempt: u32) {

@@ -135,3 +135,29 @@ fn a_point_whose_manifest_cannot_be_read_stops_everything_that_removes_and_is_no
     assert!(![0, 4].contains(&told.code), "{told:#?}");
     assert_eq!(fs::read_dir(stack.path("repo/snapshots")).unwrap().count(), 3, "nothing was removed");
 }
+
+#[test]
+fn holds_of_records_that_were_begun_anew_reach_a_copy_as_well() {
+    let mut stack = Stack::new();
+    stack.quicken();
+    stack.files("data");
+    stack.place.write("copy-key", "canary-password-of-the-copy");
+    let url = format!("file://{}", stack.path("copy").display());
+    stack.set(&format!("[copy.offsite]\nurl = \"{url}\"\npassword = \"file:copy-key\""));
+    let [first, second] = [(); 2].map(|()| stack.complete()["point"].as_str().unwrap().to_owned());
+    stack.place.json(0, &["point", "hold", &first]);
+    stack.place.json(0, &["drill"]);
+    stack.place.json(0, &["copy", "--init"]);
+    fs::remove_file(stack.path("repo/rekindle/signing-key")).unwrap();
+    stack.place.json(0, &["audit", "anew"]);
+    // The first of the new chain, as the other one was of the old.
+    stack.place.json(0, &["point", "hold", &second]);
+    stack.place.json(0, &["drill", "--point", &second]);
+    let told = stack.place.json(0, &["copy"]);
+    assert_eq!(told["result"]["copies"][0]["state"], "complete", "{told}");
+    let listed = stack.place.json(0, &["list", "--copy", "offsite"]);
+    let points = listed["result"]["points"].as_array().unwrap();
+    assert!(points.iter().all(|point| point["held"] == true), "{listed}");
+    let mirrored = fs::read_dir(stack.path("copy/rekindle/source-proofs")).unwrap().count();
+    assert_eq!(mirrored, 2, "both drills are known there");
+}
