@@ -306,6 +306,26 @@ fn in_a_maintenance_window_what_is_due_waits_and_is_shown() {
 }
 
 #[test]
+fn a_test_message_leaves_no_incident_behind() {
+    let receiver = WebReceiver::start();
+    let mut served = Served::new("");
+    served.stack.place.write("routing", "canary-routing-key");
+    served.stack.add(&format!(
+        "[notify.duty]\nkind = \"pagerduty\"\nrouting-key = \"file:routing\"\nurl = \"{}\"\nallow-private = true",
+        receiver.url("/v2/enqueue")
+    ));
+    served.stack.place.ends(0, &["notify", "test"]);
+    let heard: Vec<Value> = receiver.requests().iter().map(|one| serde_json::from_str(&one.body).unwrap()).collect();
+    let actions: Vec<&Value> = heard.iter().map(|event| &event["event_action"]).collect();
+    assert_eq!(actions, ["trigger", "resolve"], "{heard:#?}");
+    assert_eq!(heard[0]["dedup_key"], heard[1]["dedup_key"]);
+    // Nothing would end a digest.
+    let file = served.stack.place.read("rekindle.toml");
+    served.stack.place.write("rekindle.toml", &file.replace("[notify.duty]", "[notify.duty]\ndigest = \"0 8 * * *\""));
+    served.stack.place.ends(5, &["check-config"]).says("RK-CF-003", &["notify.duty.digest"]);
+}
+
+#[test]
 fn what_is_due_while_its_last_run_goes_on_is_in_the_queue() {
     let mut served = Served::new("");
     began(&served);
