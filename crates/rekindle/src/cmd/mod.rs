@@ -284,16 +284,15 @@ impl Command {
 
     /// The scheduled jobs that this does by hand. Backups and drills are found in the repository.
     fn scheduled(&self, session: &Session) -> Option<(Config, Vec<JobName>)> {
-        // Of another repository, it says nothing about this stack.
-        let given = &session.global;
-        if given.supervised.is_some() || given.copy.is_some() || given.repo.is_some() {
+        if session.global.supervised.is_some() || session.global.copy.is_some() {
             return None;
         }
         let whole = |task| Some(vec![JobName { task, component: None }]);
         let named = |task, names: &[String]| {
             Some(names.iter().filter_map(|name| Some(JobName { task, component: Some(name.parse().ok()?) })).collect())
         };
-        let config = wire::config(session).ok()?;
+        // Of another repository, it says nothing about this stack.
+        let config = wire::config(session).ok().filter(|config| wire::is_configured(session, config))?;
         let jobs: Option<Vec<JobName>> = match self {
             // What does less than the schedule wants is not what was scheduled.
             Self::Verify(command) if command.reads_data() || config.serve.verify_data.is_none() => whole(Task::Verify),

@@ -75,7 +75,11 @@ fn same_readers(file: &File, like: &Path) -> std::io::Result<()> {
 /// Keeps a second rotation of the same file out, until it is dropped. `known` is the password in use: another one
 /// in the file was put there by a rotation that has just ended.
 pub(super) fn alone(target: &Path, known: &Secret<String>) -> Result<File> {
-    let opened = File::options().read(true).write(true).open(target);
+    // For writing, where that is allowed: some network file systems lock nothing else.
+    let opened = match File::options().read(true).write(true).open(target) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => File::open(target),
+        opened => opened,
+    };
     let mut file = opened.map_err(|error| unwritable(target, error))?;
     match file.try_lock() {
         Ok(()) => {

@@ -84,7 +84,10 @@ impl Status {
         let answer =
             evidence.fault.into_iter().fold(answer, |answer, fault| answer.exit(fault.exit_code()).with_fault(fault));
         let answer = copies::add(answer, session, &config, &rules, (&repository, &points));
-        let answer = agenda::add(answer, &config, &rules, &judged.components, session.now());
+        // Another repository says nothing about the work of this host.
+        let own = session.global.copy.is_none() && wire::is_configured(session, &config);
+        let seen = if own { judged.components.as_slice() } else { &[] };
+        let answer = agenda::add(answer, &config, &rules, seen, session.now());
         let answer = messages::add(answer, &config, session.now());
         watch::add(answer, &repository, &points, &config.stack.name, &host)
     }

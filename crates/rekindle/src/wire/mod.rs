@@ -227,6 +227,11 @@ pub(crate) fn open(session: &Session, place: &Place) -> Result<Repo> {
     Ok(repo)
 }
 
+/// Whether a command works on the repository of the configuration, not on one that was named.
+pub(crate) fn is_configured(session: &Session, config: &Config) -> bool {
+    session.global.repo.as_ref().is_none_or(|url| *url == config.repository.url)
+}
+
 /// The WAL logs of an opened repository, for components that need them.
 pub(crate) fn logs(repo: &Repo) -> components::Logs {
     let archive: Arc<dyn WalArchive> = Arc::new(Archive::new(repo, Arc::new(SystemClock)));

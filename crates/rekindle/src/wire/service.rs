@@ -45,7 +45,9 @@ pub(crate) fn journal(config: &Config) -> Result<Option<Journal>> {
 /// more. Whoever cannot write there has done it all the same.
 pub(crate) fn done_by_hand(config: &Config, jobs: &[JobName], started: jiff::Timestamp) {
     let note = || -> Result<()> {
-        match Journal::amend(&state_directory(config)?)? {
+        // Nothing is made here: who runs this by hand may be another user than the service.
+        let Some(directory) = state::directory(Some(config)) else { return Ok(()) };
+        match Journal::amend(&directory.join("stacks").join(&config.stack.name))? {
             Some(journal) => jobs.iter().try_for_each(|job| journal.good_result(job, started)),
             None => Ok(()),
         }

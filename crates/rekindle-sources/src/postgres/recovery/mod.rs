@@ -189,7 +189,7 @@ impl Job {
                 .because("its server is stopped, so no safety point can be taken of it")
                 .hint("restore without --discard-old, and remove the old directory once the new one serves"));
         }
-        place.refuse(&base, request.overwrite)?;
+        place.refuse(&base, request.overwrite, &context.cancel)?;
         let owner = Owner::choose(recovery.owner.as_deref(), place.replaces.as_deref())?;
         place.refuse_unfit(owner, part.record().tally.bytes)?;
         let major = base.server_version / 10_000;

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use rekindle_core::port::{RestoreRequest, Target};
 use rekindle_core::wal::{BaseBackup, Cluster, cluster_of_control};
-use rekindle_core::{ComponentId, Fault, Result, codes};
+use rekindle_core::{Cancel, ComponentId, Fault, Result, codes};
 
 use super::io_fault;
 use super::owner::Owner;
 use crate::occupied::occupant;
 
 /// Names of a server that works on a data directory.
-/// How long the server of a try that was killed may take to end.
-const OWN_END_MAX: Duration = Duration::from_secs(30);
 const SERVERS: [&str; 3] = ["postgres", "postmaster", "edb-postgres"];
 /// Space that is left free beyond what the base backup takes: the window of the log, and what the
 /// server itself writes.
 const HEADROOM_BYTES: u64 = 512 << 20;
+/// How long the server of a try that was killed may take to end.
+const OWN_END_MAX: Duration = Duration::from_secs(30);
 
 /// The directories of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +69,13 @@ impl Place {
     }
 
     /// Refuses a place that holds something, or that a server works on. Nothing is changed.
-    pub(super) fn refuse(&self, base: &BaseBackup, overwrite: bool) -> Result<()> {
+    pub(super) fn refuse(&self, base: &BaseBackup, overwrite: bool, cancel: &Cancel) -> Result<()> {
         if let Some(live) = &self.replaces {
             refuse_running(live)?;
             refuse_other(live, base.cluster, overwrite)?;
         }
         if overwrite && self.replaces.is_some() {
-            wait_for_our_own(&self.data);
+            wait_for_our_own(&self.data, cancel);
         }
         for directory in [&self.data, &self.tablespaces] {
             refuse_running(directory)?;
@@ -129,9 +129,9 @@ fn unfinished(data: &Path) -> bool {
 
 /// The server of an earlier try, in a directory that has our name, was killed together with it: it may take a
 /// moment to end.
-fn wait_for_our_own(directory: &Path) {
+fn wait_for_our_own(directory: &Path, cancel: &Cancel) {
     let since = Instant::now();
-    while refuse_running(directory).is_err() && since.elapsed() < OWN_END_MAX {
+    while refuse_running(directory).is_err() && since.elapsed() < OWN_END_MAX && !cancel.is_cancelled() {
         std::thread::sleep(Duration::from_millis(100));
     }
 }

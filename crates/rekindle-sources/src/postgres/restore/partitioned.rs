@@ -8,23 +8,23 @@
 use rekindle_core::Result;
 
 use super::create::WRITABLE;
-use crate::postgres::catalog::{get, names};
+use crate::postgres::catalog::get;
 use crate::postgres::connect::Session;
 
-/// A part of each partitioned index that is invalid although all its parts are there and valid. The innermost first:
-/// an index may be a part itself.
+/// Each partitioned index that is invalid although all its parts are there, with one of them, and whether all of them
+/// are valid. The innermost first: an index may be a part itself.
 const UNMARKED: &str = "\
 WITH RECURSIVE parts AS (
-    SELECT i.indexrelid, i.indrelid, h.inhrelid AS part
+    SELECT i.indexrelid, i.indrelid, h.inhrelid AS part, p.indisvalid AS valid
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'I'
-    JOIN pg_inherits h ON h.inhparent = i.indexrelid
+    JOIN pg_inherits h ON h.inhparent = i.indexrelid JOIN pg_index p ON p.indexrelid = h.inhrelid
     WHERE NOT i.indisvalid
 ), depth AS (
     SELECT c.oid, 0 AS level FROM pg_class c WHERE c.relkind = 'I' AND NOT c.relispartition
     UNION ALL
     SELECT h.inhrelid, level + 1 FROM depth JOIN pg_inherits h ON h.inhparent = depth.oid
 )
-SELECT p.indexrelid::regclass::text, min(p.part)::regclass::text
+SELECT p.indexrelid::regclass::text, min(p.part)::regclass::text, bool_and(p.valid)
 FROM parts p JOIN depth d ON d.oid = p.indexrelid
 GROUP BY p.indexrelid, p.indrelid, d.level
 HAVING count(*) = (SELECT count(*) FROM pg_inherits t WHERE t.inhparent = p.indrelid)
@@ -43,7 +43,14 @@ pub(super) async fn look_again(session: &Session) -> Result<Vec<String>> {
         let command = format!("ALTER INDEX {index} ATTACH PARTITION {part}");
         session.command("have a partitioned index looked at again", &command).await?;
     }
-    names(session, what, UNMARKED).await
+    let mut left = Vec::new();
+    for row in session.rows(what, UNMARKED, &[]).await? {
+        // One with an invalid part is rightly so, or waits for that one.
+        if get(&row, 2)? {
+            left.push(get(&row, 0)?);
+        }
+    }
+    Ok(left)
 }
 
 #[cfg(test)]
@@ -65,6 +72,11 @@ mod tests {
         CREATE TABLE f (at int) PARTITION BY RANGE (at);
         CREATE TABLE f1 PARTITION OF f FOR VALUES FROM (0) TO (10);
         CREATE INDEX lacking ON ONLY f (at);
+        CREATE INDEX outer_lacking ON ONLY e (at);
+        CREATE INDEX middle_lacking ON ONLY e2 (at);
+        CREATE INDEX e1_part ON e1 (at);
+        ALTER INDEX outer_lacking ATTACH PARTITION e1_part;
+        ALTER INDEX outer_lacking ATTACH PARTITION middle_lacking;
         UPDATE pg_index SET indisvalid = false WHERE indexrelid IN ('e_pkey'::regclass, 'e2_pkey'::regclass);";
 
     #[test]
@@ -80,9 +92,15 @@ mod tests {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let invalid = "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY indexrelid::regclass::text COLLATE \"C\") FROM pg_index WHERE NOT indisvalid";
-        assert_eq!(postgres.psql("postgres", invalid), "e2_pkey e_pkey lacking");
+        assert_eq!(postgres.psql("postgres", invalid), "e2_pkey e_pkey lacking middle_lacking outer_lacking");
         let left = runtime.block_on(async { look_again(&server.connect("postgres").await?).await }).unwrap();
-        assert_eq!((left, postgres.psql("postgres", invalid).as_str()), (Vec::new(), "lacking"));
+        let version: u32 = postgres.psql("postgres", "SHOW server_version_num").parse().unwrap();
+        if version < 150_018 && !left.is_empty() {
+            assert_eq!(left, ["e2_pkey"], "a server that does not look again: the innermost is named");
+            return;
+        }
+        assert_eq!(left, [] as [&str; 0], "what lacks a part is rightly invalid");
+        assert_eq!(postgres.psql("postgres", invalid), "lacking middle_lacking outer_lacking");
         postgres.psql("postgres", "SET default_transaction_read_only = off; INSERT INTO e VALUES (1, 5), (1, 15) ON CONFLICT (id, at) DO NOTHING");
     }
 }

@@ -93,8 +93,9 @@ fn what_somebody_did_by_hand_is_overdue_no_more() {
     }
     // These did less than the schedule wants: no data was read, nothing was forgotten.
     assert_eq!(overdue(), ["verify", "prune"]);
-    let elsewhere = format!("file://{}", served.stack.path("repo").display());
-    served.stack.place.ends(0, &["verify", "--read-data=50%", "--repo", &elsewhere, "--password-file", "key"]);
+    let elsewhere = format!("file://{}", served.stack.path("copy").display());
+    let there = ["verify", "--read-data=50%", "--repo", &elsewhere, "--password-file", "copy-key"];
+    served.stack.place.ends(0, &there);
     assert_eq!(overdue(), ["verify", "prune"], "who names a repository says nothing about this stack");
     served.stack.place.json(0, &["verify", "--read-data=50%"]);
     assert_eq!(overdue(), ["prune"]);
@@ -191,11 +192,13 @@ fn on_the_days_of_a_clock_change_the_service_runs_each_occurrence_once() {
     stop_faked(child);
     // 02:30 of the 29th is skipped: it runs when the clock shows 03:00, and what was missed on the 28th is in it.
     let child = serve_at(&served, "2026-03-29T00:59:20Z");
-    wait_until("the one after the skipped hour", || slots().len() == 2);
+    wait_until("the missed one", || !slots().is_empty());
+    wait_until("the one after the skipped hour", || slots().len() >= 2);
     stop_faked(child);
     // Seven months of absence are one run; then 02:30 comes twice and is meant once.
     let child = serve_at(&served, "2026-10-25T00:29:20Z");
-    wait_until("the first 02:30", || slots().len() == 4);
+    wait_until("what was missed", || slots().len() >= 3);
+    wait_until("the first 02:30", || slots().len() >= 4);
     stop_faked(child);
     assert!(served.count("SELECT max(missed) FROM run_job") > 200);
     let child = serve_at(&served, "2026-10-25T01:29:50Z");
